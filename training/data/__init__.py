@@ -1,0 +1,1 @@
+"""RGB-D data sets as sequences of `Pair`, and the augmentation that feeds training."""
