@@ -1,0 +1,104 @@
+"""Small ONNX networks whose answer is known exactly, in the format that the package exports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+HEIGHT, WIDTH = 96, 128
+FOCAL = 100.0
+# The red-channel network's metres per grey level.
+RED_SCALE = 0.04
+
+
+def document(focal: float = FOCAL) -> dict[str, Any]:
+    """Valid metadata."""
+    return {
+        "schema": 1,
+        "architecture": "test",
+        "input": {"height": HEIGHT, "width": WIDTH},
+        "training_focal_px": {"fx": focal, "fy": focal},
+        "depth_m": {"min": 0.1, "max": 20.0},
+        "data": [],
+        "metrics": {},
+        "licence": "Apache-2.0",
+        "commit": "test",
+    }
+
+
+def _save(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, Any]) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, HEIGHT, WIDTH, 3])],
+        [helper.make_tensor_value_info("depth", TensorProto.FLOAT, [1, HEIGHT // 2, WIDTH // 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {"mono_depth": json.dumps(document())})
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return path
+
+
+def red_channel(path: Path, factor: float = RED_SCALE) -> Path:
+    """Depth is the red channel, averaged two by two, times `factor` metres."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Slice", ["nchw", "zero", "one", "axis"], ["red"]),
+        helper.make_node("AveragePool", ["red"], ["half"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Mul", ["half", "factor"], ["metres"]),
+        helper.make_node("Squeeze", ["metres", "axis"], ["depth"]),
+    ]
+    constants = {
+        "zero": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+        "axis": np.array([1], np.int64),
+        "factor": np.array(factor, np.float32),
+    }
+    return _save(path, nodes, constants)
+
+
+def not_finite(path: Path) -> Path:
+    """Depth is 0/0 wherever the red channel is 0, elsewhere 1 m."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Slice", ["nchw", "zero", "one", "axis"], ["red"]),
+        helper.make_node("MaxPool", ["red"], ["half"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Div", ["half", "half"], ["ratio"]),
+        helper.make_node("Squeeze", ["ratio", "axis"], ["depth"]),
+    ]
+    constants = {
+        "zero": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+        "axis": np.array([1], np.int64),
+    }
+    return _save(path, nodes, constants)
+
+
+def apparent_size(path: Path, side: float) -> Path:
+    """A network that judges distance as ours do, by apparent size: it knows that the bright square
+    in the picture has sides of `side` metres, and answers focal * side / sqrt(bright pixels)."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["float", "white"], ["bright"]),
+        helper.make_node("ReduceSum", ["bright"], ["area3"], keepdims=0),
+        helper.make_node("Div", ["area3", "three"], ["area"]),
+        helper.make_node("Sqrt", ["area"], ["pixels"]),
+        helper.make_node("Div", ["product", "pixels"], ["distance"]),
+        helper.make_node("Expand", ["distance", "shape"], ["depth"]),
+    ]
+    constants = {
+        "white": np.array(255, np.float32),
+        "three": np.array(3, np.float32),
+        "product": np.array(FOCAL * side, np.float32),
+        "shape": np.array([1, HEIGHT // 2, WIDTH // 2], np.int64),
+    }
+    return _save(path, nodes, constants)
