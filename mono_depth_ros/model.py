@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mono_depth_ros.shipped_file import shipped_file
+
 METADATA_KEY = "mono_depth"
 SCHEMA = 1
 
@@ -78,20 +80,13 @@ class ModelMetadata:
 def default_model() -> Path:
     """The compact network that ships with the package.
 
-    Looks beside the package (a checkout), then in the installed share directory.
-
     Raises:
-        ModelError: it is in neither place.
+        ModelError: it is not there.
     """
-    candidates = [Path(__file__).resolve().parent.parent / "models" / "compact.onnx"]
-    candidates += [
-        parent / "share" / "mono_depth_ros" / "models" / "compact.onnx"
-        for parent in Path(__file__).resolve().parents
-    ]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise ModelError(f"{candidates[0]}: the shipped model is missing; install the package again")
+    try:
+        return shipped_file("models/compact.onnx")
+    except FileNotFoundError as error:
+        raise ModelError(str(error)) from None
 
 
 def read_metadata(path: str | Path) -> ModelMetadata:

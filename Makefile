@@ -1,0 +1,60 @@
+# make demo            watch a ROS 2 node turn camera images into depth (headless, about 20 s)
+# make demo SOURCE=x   the same network on your own video, image folder or webcam number
+# make test            checks and tests; SLOW=1 adds the slow ones, as CI does
+# make bench           speed of every stage, as a table and as bench_out/bench.json
+#
+# Each sets up .venv first, from the pinned files in requirements/. Needs Python >= 3.10 and make;
+# what else is missing (python3-venv, the GL library that MuJoCo renders with) comes from apt.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+# Only the demo and the tests on a machine without ROS take these; a robot has its own.
+ROBOT := -r requirements/run.txt -r requirements/ros.txt
+APT := $(shell test "$$(id -u)" = 0 || echo sudo) apt-get
+
+.PHONY: demo test bench lint gl clean
+.DELETE_ON_ERROR:
+
+demo: .venv/robot gl
+ifdef SOURCE
+	$(PY) -m mono_depth_ros.depth_video "$(SOURCE)" --out demo_out $(ARGS)
+else
+	$(PY) -m mono_depth_ros.demo --out demo_out $(ARGS)
+endif
+
+test: .venv/test gl lint
+	$(PY) -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+
+lint: .venv/test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: .venv/robot gl
+	$(PY) -m mono_depth_ros.depth_bench --json bench_out/bench.json $(ARGS)
+
+.venv/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed")'
+	$(PYTHON) -m venv .venv || { echo "python3 -m venv failed: installing python3-venv"; \
+	  $(APT) update -qq && $(APT) install -y -qq python3-venv && $(PYTHON) -m venv .venv; }
+	touch $@
+
+.venv/robot: .venv/python requirements/run.txt requirements/ros.txt
+	@echo "installing the robot side into .venv (about a minute)"
+	$(PIP) $(ROBOT)
+	touch $@
+
+.venv/test: .venv/robot requirements/test.txt requirements/train.txt
+	@echo "installing training and test tools into .venv (some minutes)"
+	$(PIP) $(ROBOT) -r requirements/train.txt -r requirements/test.txt
+	touch $@
+
+# The virtual camera renders with EGL: on the GPU where there is one, else in software.
+EGL := $(PY) -c 'from mujoco.egl import GLContext; GLContext(8, 8).free()' 2>/dev/null
+gl: .venv/robot
+	@$(EGL) || { echo "OpenGL (EGL) is missing: installing libegl1 and libgl1-mesa-dri"; \
+	  $(APT) update -qq && $(APT) install -y -qq libegl1 libgl1-mesa-dri && $(EGL); }
+
+clean:
+	rm -rf .venv demo_out bench_out build install log

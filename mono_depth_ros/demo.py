@@ -1,0 +1,267 @@
+"""Runs the virtual camera and the depth node as processes, and records what comes over DDS."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import struct
+import sys
+import tempfile
+import time
+from collections import OrderedDict
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from mono_depth_ros import accuracy
+from mono_depth_ros.cloud import DTYPE
+from mono_depth_ros.mp4 import mp4_writer
+from mono_depth_ros.panel import Panel, SideBySide
+from mono_depth_ros.ply import write_ply
+from mono_depth_ros.ros_process import RosProcess, dds_environment
+
+START_S = 60.0
+# Frames kept for pictures and accuracy; the rest is only counted.
+KEEP_EVERY = 3
+# Images and truths that wait for their depth.
+PENDING = 40
+MAX_DEPTH = 6.0
+
+
+@dataclass
+class Recording:
+    """What was heard: stamps, arrivals, and the serialised messages of every third frame."""
+
+    images: int = 0
+    arrivals: list[tuple[int, int]] = field(default_factory=list)
+    frames: list[tuple[bytes, bytes, bytes | None]] = field(default_factory=list)
+    cloud: bytes | None = None
+    clouds: int = 0
+    engine: str = ""
+    engine_ms: float = float("nan")
+
+
+def stamp_of(serialised: bytes) -> int:
+    """Nanoseconds of a serialised message that starts with a std_msgs/Header.
+
+    CDR: four bytes of encapsulation, then int32 seconds and uint32 nanoseconds.
+    """
+    sec, nanosec = struct.unpack_from("<iI", serialised, 4)
+    return int(sec) * 1_000_000_000 + int(nanosec)
+
+
+def record(domain: int, seconds: float, processes: list[RosProcess]) -> Recording:
+    """Listens to a camera and a depth node for `seconds` from the first depth on.
+
+    Messages stay serialised: turning 8 MB a frame into Python objects would cost the cores that
+    the node is measured on.
+
+    Raises:
+        RuntimeError: a process ended, or no depth came within a minute.
+    """
+    import rclpy
+    from diagnostic_msgs.msg import DiagnosticArray
+    from rclpy.context import Context
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import Image, PointCloud2
+
+    os.environ.update(dds_environment())
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = rclpy.create_node("demo_recorder", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    heard = Recording()
+    pending: dict[str, OrderedDict[int, bytes]] = {"image": OrderedDict(), "truth": OrderedDict()}
+
+    def keep(kind: str, serialised: bytes) -> None:
+        pending[kind][stamp_of(serialised)] = serialised
+        if len(pending[kind]) > PENDING:
+            pending[kind].popitem(last=False)
+
+    def on_image(serialised: bytes) -> None:
+        keep("image", serialised)
+        heard.images += bool(heard.arrivals)
+
+    def on_depth(serialised: bytes) -> None:
+        stamp = stamp_of(serialised)
+        heard.arrivals.append((stamp, node.get_clock().now().nanoseconds))
+        if len(heard.arrivals) % KEEP_EVERY == 0 and stamp in pending["image"]:
+            truth = pending["truth"].get(stamp)
+            heard.frames.append((pending["image"][stamp], serialised, truth))
+
+    def on_cloud(serialised: bytes) -> None:
+        heard.cloud = serialised
+        heard.clouds += 1
+
+    def on_diagnostics(message: DiagnosticArray) -> None:
+        values = {entry.key: entry.value for entry in message.status[0].values}
+        heard.engine = values.get("engine", heard.engine)
+        heard.engine_ms = float(values.get("engine_ms_p50", heard.engine_ms))
+
+    qos = qos_profile_sensor_data
+    node.create_subscription(Image, "image_raw", on_image, qos, raw=True)
+    node.create_subscription(
+        Image, "depth/ground_truth", lambda message: keep("truth", message), qos, raw=True
+    )
+    node.create_subscription(Image, "depth/image_rect", on_depth, qos, raw=True)
+    node.create_subscription(PointCloud2, "points", on_cloud, qos, raw=True)
+    node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
+    try:
+        waiting_since, began = time.monotonic(), 0.0
+        bar = tqdm(total=round(seconds), unit="s", desc="recording", disable=None)
+        while not began or time.monotonic() < began + seconds:
+            executor.spin_once(timeout_sec=0.2)
+            if heard.arrivals and not began:
+                began = time.monotonic()
+            elif not began and time.monotonic() > waiting_since + START_S:
+                raise RuntimeError(f"no depth within {START_S:.0f} s")
+            elif began:
+                bar.update(min(int(time.monotonic() - began), bar.total) - bar.n)
+            for process in processes:
+                if not process.running():
+                    raise RuntimeError("a process ended early")
+        bar.close()
+        return heard
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def summarise(heard: Recording, images: list[accuracy.Accuracy]) -> dict[str, Any]:
+    """Rate, latency from acquisition stamp to arrival, and accuracy against the simulator."""
+    stamps, arrivals = np.array(heard.arrivals, np.int64).T
+    latency = (arrivals - stamps) * 1e-6
+    quarter = max(len(latency) // 4, 1)
+    span = (arrivals[-1] - arrivals[0]) * 1e-9
+    figures = accuracy.mean(images) if images else None
+    return {
+        "rate_hz": round((len(arrivals) - 1) / span, 2) if span > 0 else 0.0,
+        "latency_ms_p50": round(float(np.median(latency)), 1),
+        "latency_ms_p95": round(float(np.percentile(latency, 95)), 1),
+        "latency_ms_p50_first_quarter": round(float(np.median(latency[:quarter])), 1),
+        "latency_ms_p50_last_quarter": round(float(np.median(latency[-quarter:])), 1),
+        "frames_in": heard.images,
+        "frames_out": len(arrivals),
+        "clouds_out": heard.clouds,
+        "engine": heard.engine,
+        "engine_ms_p50": round(heard.engine_ms, 1),
+        "abs_rel": round(figures.abs_rel, 4) if figures else None,
+        "delta1": round(figures.delta1, 4) if figures else None,
+        "median_depth_to_truth": round(figures.scale, 4) if figures else None,
+        "images_compared": len(images),
+    }
+
+
+def write_pictures(heard: Recording, out: Path) -> list[accuracy.Accuracy]:
+    """Writes side_by_side.mp4, panel.png and cloud.ply, and measures the kept frames."""
+    from rclpy.serialization import deserialize_message
+    from sensor_msgs.msg import Image, PointCloud2
+
+    from mono_depth_ros.messages import depth_to_array, image_to_rgb
+
+    first = deserialize_message(heard.frames[0][0], Image)
+    limits = (0.0, MAX_DEPTH)
+    side_by_side = SideBySide(first.width, first.height, *limits)
+    panel = Panel(first.width, first.height, *limits, with_truth=True)
+    stamps = [stamp_of(depth) for _, depth, _ in heard.frames]
+    seconds = (stamps[-1] - stamps[0]) * 1e-9
+    fps = round((len(stamps) - 1) / seconds, 2) if seconds > 0 else 5.0
+    images: list[accuracy.Accuracy] = []
+    with mp4_writer(out / "side_by_side.mp4", fps, side_by_side.size) as write:
+        for serialised, estimate, reference in tqdm(heard.frames, desc="pictures", disable=None):
+            image = image_to_rgb(deserialize_message(serialised, Image))
+            depth = depth_to_array(deserialize_message(estimate, Image))
+            truth, figures = None, None
+            if reference is not None:
+                truth = depth_to_array(deserialize_message(reference, Image))
+                figures = accuracy.measure(depth, truth)
+                images += [figures] if figures else []
+            write(side_by_side.draw(image, depth))
+            label = f"{(stamp_of(estimate) - stamps[0]) * 1e-9:.1f} s"
+            panel.add(label, image, depth, truth, figures)
+    if not cv2.imwrite(str(out / "panel.png"), panel.draw()):
+        raise OSError(f"{out / 'panel.png'}: cannot be written")
+    if heard.cloud is not None:
+        cloud = deserialize_message(heard.cloud, PointCloud2)
+        points = np.frombuffer(cloud.data, DTYPE).reshape(cloud.height, cloud.width)
+        write_ply(out / "cloud.ply", points)
+    return images
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m mono_depth_ros.demo",
+        description=__doc__,
+        epilog="example:\n  python -m mono_depth_ros.demo --seconds 20 --out demo_out",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of the recording")
+    parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for the results")
+    parser.add_argument("--rate", type=float, default=20.0, help="frames/s of the virtual camera")
+    parser.add_argument("--seed", type=int, default=0, help="which room")
+    parser.add_argument("--model", default="", help="ONNX file; default: the one that ships")
+    parser.add_argument("--engine", default="auto", help="inference runtime")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Runs the demo and returns its summary.
+
+    Raises:
+        RuntimeError: no depth arrived.
+        OSError: a result cannot be written.
+    """
+    args.out.mkdir(parents=True, exist_ok=True)
+    # A domain that hardly anybody uses, so that the demo does not meet a robot on the network.
+    domain = int(os.environ.get("ROS_DOMAIN_ID") or 40 + os.getpid() % 60)
+    with ExitStack() as stack:
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        camera = RosProcess(
+            "mono_depth_ros.virtual_camera", domain, logs / "camera", rate=args.rate, seed=args.seed
+        )
+        stack.callback(camera.stop)
+        node = RosProcess(
+            "mono_depth_ros.node",
+            domain,
+            logs / "node",
+            engine=args.engine,
+            **({"model": args.model} if args.model else {}),
+        )
+        stack.callback(node.stop)
+        try:
+            heard = record(domain, args.seconds, [camera, node])
+        except RuntimeError as error:
+            output = f"{camera.output()}{node.output()}".strip() or "nothing was printed"
+            raise RuntimeError(f"{error}; the processes said:\n{output}") from None
+    if not heard.frames:
+        raise RuntimeError("depth arrived, but too few frames to show; record for longer")
+    images = write_pictures(heard, args.out)
+    summary = summarise(heard, images)
+    (args.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; exit status 0 only if depth arrived and was recorded."""
+    args = parse_args(argv)
+    try:
+        summary = run(args)
+    except (RuntimeError, OSError, ValueError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(f"{name:30}{value}" for name, value in summary.items()))
+    print(f"{'written to':30}{args.out}/ side_by_side.mp4, panel.png, cloud.ply, summary.json")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,68 @@
+"""Starts a module of this package as a ROS process of its own, on a ROS domain of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mono_depth_ros.shipped_file import shipped_file
+
+STOP_S = 20.0
+
+
+def dds_environment() -> dict[str, str]:
+    """What every process that exchanges images must share: see `config/fastdds.xml`."""
+    return {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(shipped_file("config/fastdds.xml")),
+    }
+
+
+class RosProcess:
+    """A running module; its output goes to a file.
+
+    Args:
+        module: dotted name, run with `python -m`.
+        domain: ROS_DOMAIN_ID.
+        log: receives stdout and stderr.
+        parameters: ROS parameters; `__` in a name stands for a dot.
+    """
+
+    def __init__(self, module: str, domain: int, log: Path, **parameters: Any) -> None:
+        command = [sys.executable, "-m", module, "--ros-args"]
+        for name, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            command += ["-p", f"{name.replace('__', '.')}:={text}"]
+        root = str(Path(__file__).resolve().parent.parent)
+        environment = os.environ | dds_environment()
+        environment |= {
+            "ROS_DOMAIN_ID": str(domain),
+            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._log = log
+        with log.open("w") as file:
+            self.popen = subprocess.Popen(
+                command, env=environment, stdout=file, stderr=subprocess.STDOUT
+            )
+
+    def output(self) -> str:
+        """What the process has printed so far."""
+        return self._log.read_text()
+
+    def running(self) -> bool:
+        return self.popen.poll() is None
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Signals the process, waits, and returns its exit status; kills it if it will not end."""
+        if self.running():
+            self.popen.send_signal(number)
+        try:
+            return self.popen.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            return self.popen.wait()

@@ -1,0 +1,1 @@
+"""A virtual camera in a furnished room: scenes, colour, exact depth, a walk. Knows no ROS."""

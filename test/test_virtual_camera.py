@@ -1,0 +1,190 @@
+"""The virtual camera as a process, over DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
+
+from mono_depth_ros.camera import CameraModel
+
+ROOT = Path(__file__).parent.parent
+DOMAIN = 87
+DEADLINE_S = 90.0  # a busy machine takes its time to build a room
+
+pytestmark = pytest.mark.slow
+
+
+def environment() -> dict[str, str]:
+    """Both ends must use the same shared memory, on a domain of their own."""
+    return os.environ | {
+        "ROS_DOMAIN_ID": str(DOMAIN),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+
+
+def start(*parameters: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mono_depth_ros.virtual_camera", "--ros-args"]
+    for parameter in parameters:
+        command += ["-p", parameter]
+    return subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+class Listener:
+    """Subscribes to all three topics and keeps what it hears."""
+
+    def __init__(self, reliability: ReliabilityPolicy, depth: bool = True) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=DOMAIN)
+        self.node = Node("listener", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.heard: dict[str, dict[int, Any]] = {}
+        self.arrivals: list[float] = []
+        qos = QoSProfile(depth=10, reliability=reliability)
+        if reliability == ReliabilityPolicy.BEST_EFFORT:
+            qos = qos_profile_sensor_data
+        topics = {"image_raw": Image, "camera_info": CameraInfo}
+        if depth:
+            topics["depth/ground_truth"] = Image
+        for topic, kind in topics.items():
+            self.heard[topic] = {}
+            self.node.create_subscription(kind, topic, self._keep(topic), qos)
+
+    def _keep(self, topic: str) -> Any:
+        def callback(message: Any) -> None:
+            stamp = message.header.stamp
+            self.heard[topic][stamp.sec * 10**9 + stamp.nanosec] = message
+            if topic == "image_raw":
+                self.arrivals.append(time.monotonic())
+
+        return callback
+
+    def complete(self) -> list[int]:
+        """Stamps for which every topic was heard."""
+        stamps = [set(messages) for messages in self.heard.values()]
+        return sorted(set.intersection(*stamps))
+
+    def listen(self, count: int, process: subprocess.Popen[str]) -> None:
+        """Spins until `count` complete frames were heard."""
+        end = time.monotonic() + DEADLINE_S
+        while len(self.complete()) < count:
+            self.executor.spin_once(timeout_sec=0.1)
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end, {k: len(v) for k, v in self.heard.items()}
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture(params=[ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
+def listener(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.setenv(name, environment()[name])
+    made = Listener(request.param)
+    yield made
+    made.close()
+
+
+def finish(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Signals the process and holds it to a clean end."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, (out, err)
+    assert "Traceback" not in err, err
+
+
+def test_wall_messages(listener: Listener) -> None:
+    process = start("scene:=wall", "wall_distance_m:=2.0", "width:=320", "height:=200",
+                    "hfov_deg:=70.0", "rate:=10.0", "frame_id:=eye")  # fmt: skip
+    try:
+        listener.listen(15, process)
+    finally:
+        finish(process, signal.SIGINT)
+    camera = CameraModel.from_hfov(320, 200, 70)
+    for stamp in listener.complete():
+        image, info, depth = (messages[stamp] for messages in listener.heard.values())
+        assert {m.header.frame_id for m in (image, info, depth)} == {"eye"}
+        assert (image.encoding, image.width, image.height, image.step) == ("rgb8", 320, 200, 960)
+        assert (depth.encoding, depth.width, depth.height, depth.step) == ("32FC1", 320, 200, 1280)
+        metres = np.frombuffer(depth.data, np.float32)
+        np.testing.assert_allclose(metres, 2.0, atol=0.002)
+        assert np.frombuffer(image.data, np.uint8).std() > 10
+    assert (info.width, info.height, info.distortion_model) == (320, 200, "plumb_bob")
+    np.testing.assert_allclose(np.reshape(info.k, (3, 3)), camera.matrix())
+    np.testing.assert_allclose(np.reshape(info.p, (3, 4))[:, :3], camera.matrix())
+    np.testing.assert_allclose(np.reshape(info.r, (3, 3)), np.eye(3))
+    assert not any(info.d)
+    # Loose: other work may share the processor. A burst or a free run would be far faster.
+    stamps = np.diff(listener.complete()) * 1e-9
+    assert 0.08 < np.median(stamps) < 0.3
+
+
+@pytest.mark.parametrize("listener", [ReliabilityPolicy.RELIABLE], indirect=True)
+def test_room_moves_and_stops_on_sigterm(listener: Listener) -> None:
+    process = start("width:=160", "height:=120", "fx:=150.0", "fy:=140.0", "seed:=4", "rate:=5.0")
+    try:
+        listener.listen(6, process)
+    finally:
+        finish(process, signal.SIGTERM)
+    stamps = listener.complete()
+    first, last = (listener.heard["depth/ground_truth"][stamps[i]] for i in (0, -1))
+    a, b = (np.frombuffer(message.data, np.float32) for message in (first, last))
+    assert np.isfinite(a).all() and a.min() > 0.3 and a.max() < 9
+    assert np.abs(a - b).mean() > 0.01
+    info = listener.heard["camera_info"][stamps[0]]
+    assert (info.k[0], info.k[4], info.k[2], info.k[5]) == (150.0, 140.0, 79.5, 59.5)
+
+
+def test_frames_ends_the_process() -> None:
+    process = start("scene:=wall", "width:=32", "height:=24", "frames:=3", "rate:=50.0")
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, (out, err)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "mentions"),
+    [
+        ("width:=0", "width"),
+        ("width:=wide", "width"),
+        ("hfov_deg:=180.0", "hfov_deg"),
+        ("rate:=-1.0", "rate"),
+        ("scene:=garden", "garden"),
+        ("fy:=300.0", "fx"),
+        ("wall_distance_m:=0.0", "wall_distance_m"),
+    ],
+)
+def test_bad_parameter(parameter: str, mentions: str) -> None:
+    process = start("scene:=wall", "frames:=1", parameter)
+    _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode not in (0, None)
+    lines = [line for line in err.splitlines() if line.strip() and "[INFO]" not in line]
+    assert len(lines) == 1 and mentions in lines[0], err
+
+
+def test_help_shows_examples() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mono_depth_ros.virtual_camera", "--help"],
+        env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "examples:" in done.stdout
