@@ -29,7 +29,7 @@ test: .venv/test gl lint
 lint: .venv/test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy
+	$(PY) -m mypy mono_depth_ros training test
 
 bench: .venv/robot gl
 	$(PY) -m mono_depth_ros.depth_bench --json bench_out/bench.json $(ARGS)

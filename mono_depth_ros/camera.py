@@ -37,7 +37,7 @@ class CameraModel:
         if not all(math.isfinite(value) for value in values) or self.fx <= 0 or self.fy <= 0:
             raise ValueError(
                 f"intrinsics fx={self.fx} fy={self.fy} cx={self.cx} cy={self.cy} are not those of"
-                " a camera; calibrate it, or set fallback_hfov_deg"
+                " a camera; calibrate it, or give its horizontal field of view instead"
             )
 
     @classmethod

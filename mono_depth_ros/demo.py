@@ -116,7 +116,8 @@ def record(domain: int, seconds: float, processes: list[RosProcess]) -> Recordin
     node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
     try:
         waiting_since, began = time.monotonic(), 0.0
-        bar = tqdm(total=round(seconds), unit="s", desc="recording", disable=None)
+        total = round(seconds)
+        bar = tqdm(total=total, unit="s", desc="recording", disable=None)
         while not began or time.monotonic() < began + seconds:
             executor.spin_once(timeout_sec=0.2)
             if heard.arrivals and not began:
@@ -124,7 +125,7 @@ def record(domain: int, seconds: float, processes: list[RosProcess]) -> Recordin
             elif not began and time.monotonic() > waiting_since + START_S:
                 raise RuntimeError(f"no depth within {START_S:.0f} s")
             elif began:
-                bar.update(min(int(time.monotonic() - began), bar.total) - bar.n)
+                bar.update(min(int(time.monotonic() - began), total) - bar.n)
             for process in processes:
                 if not process.running():
                     raise RuntimeError("a process ended early")
@@ -198,6 +199,7 @@ def write_pictures(heard: Recording, out: Path) -> list[accuracy.Accuracy]:
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; None takes the process's own."""
     parser = argparse.ArgumentParser(
         prog="python -m mono_depth_ros.demo",
         description=__doc__,

@@ -14,8 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -37,7 +37,7 @@ Row = dict[str, str | float]
 
 
 def measure(call: Callable[[], object], repeat: int) -> dict[str, float]:
-    """Median and 95th percentile of `repeat` calls in milliseconds, after five that do not count."""
+    """Median and 95th percentile of `repeat` calls in milliseconds, after five uncounted."""
     times = []
     for i in range(repeat + 5):
         started = time.perf_counter()
@@ -69,8 +69,10 @@ def bench_engines(model: Path, image: npt.NDArray[np.uint8], repeat: int) -> lis
             rows.append({"stage": f"engine {engine} {precision}", "error": str(error)})
             continue
         height, width = opened.input_spec.shape[1:3]
-        small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-        figures = measure(lambda e=opened, s=small: e.infer(s), repeat)
+        small = np.asarray(
+            cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8
+        )
+        figures = measure(partial(opened.infer, small), repeat)
         rows.append({"stage": f"engine {opened.describe()}, {width}x{height}", **figures})
         opened.close()
     return rows
@@ -86,7 +88,7 @@ def bench_stages(model: Path, image: npt.NDArray[np.uint8], repeat: int) -> list
     small = np.empty((height, width, 3), np.uint8)
     cv2.resize(image, (width, height), dst=small, interpolation=cv2.INTER_AREA)
     coarse = estimator.engine.infer(small).copy()
-    upsample = EdgeAwareUpsampler((coarse.shape[0], coarse.shape[1]), depth.shape)  # type: ignore[arg-type]
+    upsample = EdgeAwareUpsampler((coarse.shape[0], coarse.shape[1]), (HEIGHT, WIDTH))
     builder = CloudBuilder(camera)
     points = np.empty((builder.height, builder.width, 4), np.float32)
     k = (camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0)
@@ -158,7 +160,11 @@ def bench_node(model: Path, image: npt.NDArray[np.uint8], rate: float, seconds: 
         def ignore(serialised: bytes) -> None:
             pass
 
-        outputs = {"depth/image_rect": Image, "depth/camera_info": CameraInfo, "points": PointCloud2}
+        outputs = {
+            "depth/image_rect": Image,
+            "depth/camera_info": CameraInfo,
+            "points": PointCloud2,
+        }
         for topic, kind in outputs.items():
             node.create_subscription(kind, topic, ignore, qos_profile_sensor_data, raw=True)
         node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
@@ -213,6 +219,7 @@ def table(rows: list[Row]) -> str:
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; None takes the process's own."""
     parser = argparse.ArgumentParser(
         prog="depth_bench",
         description=__doc__,

@@ -16,8 +16,8 @@ class EdgeAwareUpsampler:
     """Up-samples depth without inventing points between a foreground and its background.
 
     1. A network blurs a depth edge over a few pixels. Where the 3x3 range exceeds `EDGE_RATIO`,
-       each pixel snaps to the nearer of the local minimum and maximum (Kramer & Bruckner's sharpening
-       operator, 1975), twice, so that a ramp becomes a step.
+       each pixel snaps to the nearer of the local minimum and maximum (Kramer & Bruckner's
+       sharpening operator, 1975), twice, so that a ramp becomes a step.
     2. Where all is smooth, inverse depth is interpolated linearly: exact for planes, since 1/Z is
        linear in the pixel coordinates.
     3. Beside a step, each fine pixel takes one of its four coarse neighbours whole: the one whose
@@ -75,7 +75,7 @@ class EdgeAwareUpsampler:
             )
             values = np.empty(inverse.size + 1, np.float32)
             values[nearest[~invalid]] = inverse[~invalid]
-            np.take(values, nearest, out=inverse)
+            np.take(values, np.asarray(nearest, np.int32), out=inverse)
         # Sharpening leaves steps only; the edges are where steps then are.
         for _ in range(2):
             low, high = cv2.erode(inverse, _KERNEL), cv2.dilate(inverse, _KERNEL)

@@ -19,6 +19,7 @@ from stereo_msgs.msg import DisparityImage
 
 from mono_depth_ros.camera import Calibration, CameraModel
 from mono_depth_ros.cloud import POINT_STEP
+from mono_depth_ros.depth_encoding import millimetres
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def image_to_rgb(message: Image, out: npt.NDArray[np.uint8] | None = None) -> np
         out = None
     try:
         # OpenCV takes padded rows as they are; only a stride within the row would be copied.
-        return np.asarray(cv2.cvtColor(pixels, encoding.to_rgb, dst=out), np.uint8)
+        rgb = cv2.cvtColor(pixels, encoding.to_rgb, dst=out)  # type: ignore[arg-type]
+        return np.asarray(rgb, np.uint8)
     except cv2.error as error:
         raise ValueError(
             f"image {message.width}x{message.height} {message.encoding} cannot be converted"
@@ -241,10 +243,7 @@ def depth_message(depth: npt.NDArray[np.float32], encoding: str, header: Header)
         return image_message(depth, encoding, header)
     if encoding != "16UC1":
         raise ValueError(f"depth encoding '{encoding}' is not 32FC1 or 16UC1")
-    millimetres = depth * np.float32(1000)
-    millimetres[~(millimetres < 65535.5)] = 0
-    np.maximum(millimetres, 0, out=millimetres)
-    return image_message(np.rint(millimetres).astype(np.uint16), encoding, header)
+    return image_message(millimetres(depth), encoding, header)
 
 
 _POINT_FIELDS = [

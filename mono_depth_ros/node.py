@@ -143,9 +143,7 @@ class DepthNode(LifecycleNode):
         self._estimator = DepthEstimator(engine)
         overrides = QoSOverridingOptions.with_default_policies()
         self._outputs = {
-            topic: self.create_publisher(
-                kind, topic, OUTPUT_QOS, qos_overriding_options=overrides
-            )
+            topic: self.create_publisher(kind, topic, OUTPUT_QOS, qos_overriding_options=overrides)
             for topic, kind in OUTPUTS.items()
         }
         self._configured = True
@@ -336,7 +334,8 @@ class DepthNode(LifecycleNode):
 
     def _find_info(self, stamp: int, width: int, height: int) -> CameraInfo | None:
         """The camera_info of this stamp, else the newest one; waits a moment where the newest does
-        not fit, since a calibration follows its image."""
+        not fit, since a calibration follows its image.
+        """
 
         def fits() -> bool:
             if stamp in self._infos:
@@ -412,7 +411,9 @@ class DepthNode(LifecycleNode):
         self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
-        status = DiagnosticStatus(name=f"{self.get_name()}: depth", hardware_id=self.get_namespace())
+        status = DiagnosticStatus(
+            name=f"{self.get_name()}: depth", hardware_id=self.get_namespace()
+        )
         statistics, estimator = self._statistics, self._estimator
         age = statistics.seconds_since_publish(time.monotonic())
         with self._error_lock:
@@ -442,9 +443,9 @@ def main(argv: list[str] | None = None) -> int:
     node: DepthNode | None = None
     try:
         node = DepthNode()
-        if node.get_parameter("autostart").value:
-            if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-                node.trigger_activate()
+        autostart = node.get_parameter("autostart").value
+        if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            node.trigger_activate()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()

@@ -36,9 +36,10 @@ class ParameterSpec:
         """Why `value` cannot be set; empty if it can."""
         if self.choices and value not in self.choices:
             return f"{self.name}: '{value}' is not one of {', '.join(self.choices)}"
-        if self.minimum is not None and self.maximum is not None:
-            if not math.isfinite(value) or not self.minimum <= value <= self.maximum:
-                return f"{self.name}: {value} is not between {self.minimum} and {self.maximum}"
+        if self.minimum is None or self.maximum is None:
+            return ""
+        if not math.isfinite(value) or not self.minimum <= value <= self.maximum:
+            return f"{self.name}: {value} is not between {self.minimum} and {self.maximum}"
         return ""
 
 

@@ -85,7 +85,8 @@ def not_finite(path: Path) -> Path:
 
 def apparent_size(path: Path, side: float) -> Path:
     """A network that judges distance as ours do, by apparent size: it knows that the bright square
-    in the picture has sides of `side` metres, and answers focal * side / sqrt(bright pixels)."""
+    in the picture has sides of `side` metres, and answers focal * side / sqrt(bright pixels).
+    """
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Div", ["float", "white"], ["bright"]),

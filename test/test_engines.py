@@ -20,7 +20,9 @@ def red(tmp_path: Path) -> Path:
     return networks.red_channel(tmp_path / "red.onnx")
 
 
-def random_image(seed: int, height: int = networks.HEIGHT, width: int = networks.WIDTH) -> np.ndarray:
+def random_image(
+    seed: int, height: int = networks.HEIGHT, width: int = networks.WIDTH
+) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 

@@ -58,9 +58,7 @@ def test_a_zoomed_picture_of_the_same_wall_gives_the_same_depth(tmp_path: Path) 
     near = camera.cropped(160, 120, 320, 240)
     zoomed = float(np.median(estimator.estimate(crop, near).depth))
     enlarged = cv2.resize(crop, (640, 480), interpolation=cv2.INTER_LINEAR)
-    again = float(
-        np.median(estimator.estimate(np.asarray(enlarged), near.scaled(640, 480)).depth)
-    )
+    again = float(np.median(estimator.estimate(np.asarray(enlarged), near.scaled(640, 480)).depth))
     truth = 0.25 * camera.fx / half
     assert whole == pytest.approx(truth, rel=5e-3)
     assert zoomed == pytest.approx(truth, rel=5e-3)
@@ -89,7 +87,9 @@ def test_frames_do_not_leak_into_each_other(red: DepthEstimator) -> None:
     first = red.estimate(flat(200, 64, 48), camera, outside=holes).depth.copy()
     assert np.isnan(first[10:20]).all() and np.isfinite(first[20:]).all()
     second = red.estimate(flat(100, 64, 48), camera).depth
-    np.testing.assert_allclose(second, 100 * networks.RED_SCALE * red.focal_scale(camera), rtol=1e-4)
+    np.testing.assert_allclose(
+        second, 100 * networks.RED_SCALE * red.focal_scale(camera), rtol=1e-4
+    )
 
 
 def test_non_finite_values_are_counted(tmp_path: Path) -> None:

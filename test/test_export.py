@@ -17,7 +17,7 @@ from mono_depth_ros.engines import open_engine
 from mono_depth_ros.estimator import DepthEstimator
 from mono_depth_ros.model import default_model, read_metadata
 from training import evaluate, export
-from training.checkpoint import save_checkpoint
+from training.checkpoint import load_network, save_checkpoint
 from training.data import nyu
 from training.models import build_unet
 
@@ -54,7 +54,7 @@ def test_exported_network_matches_pytorch(checkpoint: Path, tmp_path: Path) -> N
     status = export.main([str(checkpoint), "--out", str(out), "--metrics", str(metrics)])
     assert status == 0
     assert out.stat().st_size < LIMIT_BYTES
-    network, _ = export.load_network(checkpoint)
+    network, _ = load_network(checkpoint)
     module = export.BytesToMetres(network).eval()
     image = np.random.default_rng(2).integers(0, 256, (64, 96, 3), np.uint8)
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), 3))
@@ -134,7 +134,9 @@ def test_evaluation_on_known_depth(tiny_nyu: Path, tmp_path: Path) -> None:
     ratios = [1.1 * code / (code + 0.5) for code in (60, 120)]
     assert float(rows[0]["abs_rel"]) == pytest.approx(np.mean(ratios) - 1, abs=1e-3)
     assert float(rows[0]["log10"]) == pytest.approx(np.mean(np.log10(ratios)), abs=1e-3)
-    errors = [(ratio - 1) * (code + 0.5) / 25.5 for ratio, code in zip(ratios, (60, 120))]
+    errors = [
+        (ratio - 1) * (code + 0.5) / 25.5 for ratio, code in zip(ratios, (60, 120), strict=True)
+    ]
     assert float(rows[0]["rmse"]) == pytest.approx(np.mean(errors), abs=2e-3)
     assert rows[0]["delta1"] == "1.0"
     written = json.loads(result.read_text())["metrics"][evaluate.PROTOCOL]

@@ -106,7 +106,7 @@ class Rig:
         return self.peer.wait(answer, f"answer on {topic}", self.process)
 
     def refuses(self, image: Image, info: CameraInfo | None, *words: str) -> None:
-        """The input gives an ERROR diagnostic with `words` and no depth; then a good frame works."""
+        """The input gives an ERROR diagnostic with `words` and no depth; then a good frame does."""
         self.peer.heard["/diagnostics"].clear()
         stamp = stamp_ns(image.header)
 
@@ -262,7 +262,7 @@ def test_distorted_images_are_rectified(rig: Rig) -> None:
     depth = depth_to_array(message)
     inside = np.isfinite(depth)
     truth = ideal[..., 0] * networks.RED_SCALE * SCALE
-    assert 0.5 < inside.mean()
+    assert inside.mean() > 0.5
     error = np.abs(depth - truth)[inside] / truth[inside]
     assert np.median(error) < 0.01 and error.max() < 0.03
     # What a node that ignored the distortion would have said is far from that.
@@ -281,9 +281,7 @@ def test_resolution_change(rig: Rig) -> None:
     other = CAMERA.scaled(200, 150)
     message = rig.see(flat(100, 200, 150), camera=other)
     assert (message.width, message.height) == (200, 150)
-    np.testing.assert_allclose(
-        depth_to_array(message), 100 * networks.RED_SCALE * SCALE, rtol=1e-4
-    )
+    np.testing.assert_allclose(depth_to_array(message), 100 * networks.RED_SCALE * SCALE, rtol=1e-4)
     assert_depth(rig.see(flat(100)), 100)
 
 
@@ -437,7 +435,9 @@ def test_latched_camera_info_sent_before_the_node_started(
 ) -> None:
     with Peer(OWN_DOMAIN) as camera:
         latched = camera.node.create_publisher(
-            CameraInfo, "camera_info", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            CameraInfo,
+            "camera_info",
+            QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         )
         latched.publish(camera_info_message(CAMERA, Header()))
         rig = start(model=networks.red_channel(tmp_path / "red.onnx"))
@@ -557,13 +557,14 @@ def test_lifecycle_round_twice_without_autostart(start: Callable[..., Rig], tmp_
 
 
 def square(camera: CameraModel, side: float, distance: float) -> npt.NDArray[np.uint8]:
-    """A white square of `side` metres on a black wall at `distance` metres, exactly area-sampled."""
+    """A white square of `side` metres on a black wall `distance` metres away, area-sampled."""
 
     def coverage(focal: float, centre: float, count: int) -> npt.NDArray[np.float64]:
         low = focal * -side / 2 / distance + centre
         high = focal * side / 2 / distance + centre
         i = np.arange(count)
-        return np.clip(np.minimum(high, i + 0.5) - np.maximum(low, i - 0.5), 0, 1)
+        inside = np.minimum(high, i + 0.5) - np.maximum(low, i - 0.5)
+        return np.asarray(np.clip(inside, 0, 1), np.float64)
 
     share = np.outer(
         coverage(camera.fy, camera.cy, camera.height), coverage(camera.fx, camera.cx, camera.width)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Writes atomically, so that a run killed while saving leaves the previous file whole."""
     part = path.with_suffix(".part")
     torch.save({"format": FORMAT, **content}, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

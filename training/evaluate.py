@@ -66,6 +66,7 @@ def append_row(path: Path, row: dict[str, str | int | float]) -> None:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; None takes the process's own."""
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate",
         description=__doc__,
@@ -84,6 +85,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
     args = parse_args(argv)
     try:
         estimator = DepthEstimator.open(args.model, args.engine, args.precision)

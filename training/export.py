@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,8 @@ def metadata(
 
 def max_relative_difference(path: Path, module: BytesToMetres, seed: int = 0) -> float:
     """Largest relative difference between PyTorch and ONNX Runtime, both float32, over a smooth and
-    a noisy image."""
+    a noisy image.
+    """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape
     rng = np.random.default_rng(seed)
@@ -132,11 +132,12 @@ def export(
         raise ValueError(
             f"{checkpoint}: ONNX differs from PyTorch by {difference:.2e} (> {TOLERANCE})"
         )
-    os.replace(part, out)
+    part.replace(out)
     return difference
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; None takes the process's own."""
     parser = argparse.ArgumentParser(
         prog="python -m training.export",
         description=__doc__,
@@ -153,6 +154,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
     args = parse_args(argv)
     try:
         metrics = json.loads(args.metrics.read_text())["metrics"] if args.metrics else {}

@@ -1,5 +1,6 @@
 """Losses on log depth. Every one takes Nx1xHxW log metres and a mask of the same shape, and ignores
-what is not in the mask."""
+what is not in the mask.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ def l1(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def scale_invariant(pred: Tensor, target: Tensor, mask: Tensor, weight: float = 0.5) -> Tensor:
-    """Eigen et al. (NIPS 2014), eq. 4: sqrt(mean d^2 - weight * (mean d)^2) of each image, averaged.
+    """sqrt(mean d^2 - weight * (mean d)^2) of each image, averaged; d is the log error.
+
+    Eigen et al., NIPS 2014, eq. 4.
 
     `weight` 0 is the RMS log error, 1 ignores a common scale.
     """
@@ -30,7 +33,8 @@ def scale_invariant(pred: Tensor, target: Tensor, mask: Tensor, weight: float = 
 
 def gradient(pred: Tensor, target: Tensor, mask: Tensor, scales: int = 4) -> Tensor:
     """Multi-scale gradient matching (Li & Snavely, MegaDepth, CVPR 2018): the absolute gradient of
-    the error at strides 1, 2, 4, ..., averaged."""
+    the error at strides 1, 2, 4, ..., averaged.
+    """
     total = pred.new_zeros(())
     for i in range(scales):
         step = 2**i

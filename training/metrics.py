@@ -53,7 +53,8 @@ class MetricMean:
 
     def add(self, pred: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> None:
         """Adds one image; pixels not finite and positive in both are ignored, an image with none
-        of them is skipped."""
+        of them is skipped.
+        """
         valid = np.isfinite(pred) & np.isfinite(truth)
         valid &= (np.nan_to_num(pred) > 0) & (np.nan_to_num(truth) > 0)
         if valid.any():

@@ -35,7 +35,8 @@ EMA_DECAY = 0.998
 
 def training_focal(width: int) -> float:
     """Focal length in pixels at an input `width` that networks are trained for: NYU's RGB camera,
-    geometric mean of fx and fy; input height follows at 4:3."""
+    geometric mean of fx and fy; input height follows at 4:3.
+    """
     return math.sqrt(nyu.FX * nyu.FY) * width / nyu.WIDTH
 
 
@@ -83,7 +84,8 @@ def make_loader(
     main: list[Pair], extra: list[Pair], extra_share: float, stage: Stage, args: argparse.Namespace
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Batches in which a share `extra_share` of images comes from `extra`; an epoch is as long as
-    `main`."""
+    `main`.
+    """
     weights = [1.0 / len(main)] * len(main)
     if extra:
         weights = [w * (1 - extra_share) for w in weights] + [extra_share / len(extra)] * len(extra)
@@ -102,7 +104,7 @@ def learning_rate(progress: float, peak: float, warmup: float = 0.03, power: flo
     """
     if progress < warmup:
         return peak * progress / warmup
-    return peak * (1 - (progress - warmup) / (1 - warmup)) ** power
+    return float(peak * (1 - (progress - warmup) / (1 - warmup)) ** power)
 
 
 @torch.no_grad()
@@ -121,7 +123,8 @@ def predict(network: UNet, image: np.ndarray, device: torch.device) -> np.ndarra
     """Depth of one hxwx3 uint8 image: (h/2)x(w/2) float32 metres at the training focal length."""
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].to(device).float() / 255
     with torch.inference_mode():
-        return network(tensor).exp()[0, 0].float().cpu().numpy()
+        depth: np.ndarray = network(tensor).exp()[0, 0].float().cpu().numpy()
+    return depth
 
 
 def validate(
@@ -139,6 +142,7 @@ def validate(
 def batches(
     loader: DataLoader[tuple[Tensor, Tensor]], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images Nx3xHxW float32 in [0, 1] and depth Nx1xhxw float32 metres, on `device`."""
     for image, depth in loader:
         scaled = image.to(device).to(torch.float32, memory_format=torch.channels_last) / 255
         yield scaled, depth.to(device)
@@ -238,6 +242,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; None takes the process's own."""
     parser = argparse.ArgumentParser(
         prog="python -m training.train",
         description=__doc__,
@@ -273,6 +278,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
     args = parse_args(argv)
     try:
         train(args)

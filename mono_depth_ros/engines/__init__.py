@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mono_depth_ros.engines.engine import PRECISIONS, Engine, EngineError, TensorSpec
 from mono_depth_ros.engines.onnx import OnnxEngine
 from mono_depth_ros.engines.openvino import OpenVinoEngine
-from mono_depth_ros.model import read_metadata
+from mono_depth_ros.model import ModelMetadata, read_metadata
 
-__all__ = ["ENGINES", "Engine", "EngineError", "TensorSpec", "open_engine"]
+__all__ = ["ENGINES", "PRECISIONS", "Engine", "EngineError", "TensorSpec", "open_engine"]
 
 # In the order that `auto` tries them.
-_RUNTIMES = {"openvino": OpenVinoEngine, "onnx": OnnxEngine}
+_RUNTIMES: dict[str, Callable[[Path, ModelMetadata, str, Path | None], Engine]] = {
+    "openvino": OpenVinoEngine,
+    "onnx": OnnxEngine,
+}
 ENGINES = ("auto", *_RUNTIMES)
 
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from mono_depth_ros.engines.engine import EngineError, TensorSpec, check_image, check_specs
 from mono_depth_ros.model import ModelMetadata
 
-# OpenVINO's own default is bfloat16 wherever the CPU knows the instructions. It rounds the log depth
-# before the exponential, which leaves steps of 0.4-0.8 % in the surfaces, and without AMX it is slower
-# (28 ms against 16 ms on two cores of a Xeon with AVX512-BF16), so it must be asked for.
+# OpenVINO's own default is bfloat16 wherever the CPU knows the instructions. It rounds log depth
+# before the exponential, which leaves steps of 0.4-0.8 % in the surfaces, and without AMX it is
+# slower (28 ms against 16 ms on two cores of a Xeon with AVX512-BF16), so it must be asked for.
 _HINTS = {"auto": "f32", "float32": "f32", "bfloat16": "bf16"}
 
 
@@ -29,7 +29,9 @@ class OpenVinoEngine:
         try:
             import openvino
         except ImportError as error:
-            raise EngineError(f"openvino is not installed ({error}); pip install openvino") from None
+            raise EngineError(
+                f"openvino is not installed ({error}); pip install openvino"
+            ) from None
         config = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",

@@ -91,7 +91,8 @@ def augment(
     """A random rotation, crop, flip and colour of `pair`; arguments and result as `resize_pair`."""
     if rng.random() < 0.3:
         pair = _rotate(pair, rng)
-    top, left, h, w = _crop_window(rng, *pair.depth.shape, aspect=size[1] / size[0])
+    height, width = pair.depth.shape
+    top, left, h, w = _crop_window(rng, height, width, size[1] / size[0])
     inside = (slice(top, top + h), slice(left, left + w))
     crop = Pair(pair.image[inside], pair.depth[inside], pair.fx, pair.fy, pair.name)
     image, depth = resize_pair(crop, size, focal)
