@@ -25,8 +25,8 @@ from mono_depth_ros.calibrated_view import CameraError, Views
 from mono_depth_ros.camera import Calibration
 from mono_depth_ros.camera_file import CameraFileError, read_camera_file
 from mono_depth_ros.cloud import CloudBuilder
-from mono_depth_ros.engines import ENGINES, EngineError
 from mono_depth_ros.depth_encoding import millimetres
+from mono_depth_ros.engines import ENGINES, EngineError
 from mono_depth_ros.estimator import DepthEstimator, DepthFrame
 from mono_depth_ros.frame_source import (
     Frame,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from stereo_msgs.msg import DisparityImage
 
@@ -54,7 +56,6 @@ LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 INFO_WAIT_S = 0.1
 KEPT_INFOS = 30
 REPEAT_ERROR_S = 5.0
-STALE_S = 2.0
 
 OUTPUTS: dict[str, type] = {
     "depth/image_rect": Image,
@@ -341,10 +342,10 @@ class DepthNode(LifecycleNode):
             if stamp in self._infos:
                 return True
             newest = next(reversed(self._infos.values()), None)
-            return newest is not None and (
-                newest.k[0] == 0
-                or messages.calibration_from_info(newest).image_size == (width, height)
-            )
+            if newest is None or newest.k[0] == 0:
+                # Nobody waits for a calibration that is not needed or will not get better.
+                return newest is not None or self._values["fallback_hfov_deg"] > 0
+            return messages.calibration_from_info(newest).image_size == (width, height)
 
         with self._infos_changed:
             self._infos_changed.wait_for(fits, timeout=INFO_WAIT_S)
@@ -422,8 +423,10 @@ class DepthNode(LifecycleNode):
             status.level, status.message = DiagnosticStatus.ERROR, error
         elif self._mailbox is None:
             status.level, status.message = DiagnosticStatus.OK, "not active"
-        elif age is not None and age > STALE_S and statistics.received == 0:
-            status.level, status.message = DiagnosticStatus.STALE, "no image"
+        elif statistics.received == 0:
+            topic = self.resolve_topic_name("image_raw")
+            status.level = DiagnosticStatus.WARN
+            status.message = f"no image on {topic} yet; remap image_raw to the camera's topic"
         else:
             status.level, status.message = DiagnosticStatus.OK, "running"
         entries = {key: f"{value:.4g}" for key, value in statistics.summary().items()}
@@ -437,11 +440,26 @@ class DepthNode(LifecycleNode):
         self._diagnostics.publish(array)
 
 
+EXAMPLES = """examples:
+  depth_node --ros-args -r image_raw:=/camera/image_raw -r camera_info:=/camera/camera_info
+  depth_node --ros-args --params-file config/depth.yaml
+  depth_node --ros-args -p engine:=onnx -p cloud.stride:=2
+"""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM."""
-    rclpy.init(args=sys.argv if argv is None else ["depth_node", *argv])
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="depth_node",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(remove_ros_args(["depth_node", *arguments])[1:])
     node: DepthNode | None = None
     try:
+        rclpy.init(args=arguments)
         node = DepthNode()
         autostart = node.get_parameter("autostart").value
         if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:

@@ -1,0 +1,118 @@
+"""Starts the depth node: one camera in, a depth camera out.
+
+Usage:
+    ros2 launch mono_depth_ros depth.launch.py image_topic:=/camera/image_raw \
+        camera_info_topic:=/camera/camera_info
+    ros2 launch mono_depth_ros depth.launch.py image_transport:=compressed rviz:=true
+"""
+
+from __future__ import annotations
+
+import os
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import (
+    EnvironmentVariable,
+    LaunchConfiguration,
+    PathJoinSubstitution,
+    TextSubstitution,
+)
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+# Arguments that are parameters of the node. One left empty changes nothing, so what the parameter
+# file says holds unless the command line says otherwise.
+OVERRIDES: dict[str, tuple[type, str]] = {
+    "model": (str, "ONNX model file"),
+    "engine": (str, "inference runtime: auto, openvino or onnx"),
+    "image_transport": (str, "raw or compressed"),
+    "autostart": (bool, "false waits for a lifecycle manager to configure and activate the node"),
+    "use_sim_time": (bool, "take the time from /clock"),
+}
+
+
+def _config(name: str) -> PathJoinSubstitution:
+    return PathJoinSubstitution([FindPackageShare("mono_depth_ros"), "config", name])
+
+
+def _arguments() -> list[DeclareLaunchArgument]:
+    arguments = {
+        "image_topic": (
+            "image_raw",
+            "camera image; compressed images are at <image_topic>/compressed",
+        ),
+        "camera_info_topic": ("camera_info", "calibration of that camera"),
+        "namespace": ("", "namespace of the node and of its relative topics"),
+        "params_file": (_config("depth.yaml"), "parameters of the node"),
+        "rviz": ("false", "open RViz on the results"),
+        "log_level": ("info", "debug, info, warn, error or fatal"),
+    }
+    return [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in arguments.items()
+    ] + [
+        DeclareLaunchArgument(
+            name, default_value="", description=f"{text} (empty: as in params_file)"
+        )
+        for name, (_, text) in OVERRIDES.items()
+    ]
+
+
+def _fast_dds_profile() -> SetEnvironmentVariable:
+    """Points Fast DDS at the shipped profile, unless the user has chosen one.
+
+    Images do not fit its default shared memory. Fast DDS 2, up to Jazzy, reads only the old
+    variable; Fast DDS 3 reads both, but warns of the old one.
+    """
+    old, new = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
+    shipped = EnvironmentVariable(old, default_value=[_config("fastdds.xml")])
+    if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy"):
+        return SetEnvironmentVariable(old, shipped)
+    return SetEnvironmentVariable(new, EnvironmentVariable(new, default_value=[shipped]))
+
+
+def _nodes(context: LaunchContext) -> list[Node]:
+    given = {name: LaunchConfiguration(name).perform(context) for name in OVERRIDES}
+    overrides = {
+        name: ParameterValue(TextSubstitution(text=text), value_type=OVERRIDES[name][0])
+        for name, text in given.items()
+        if text
+    }
+    image = LaunchConfiguration("image_topic")
+    remappings = [
+        ("image_raw", image),
+        # A remapping matches whole names only, so the compressed topic needs its own.
+        ("image_raw/compressed", [image, "/compressed"]),
+        ("camera_info", LaunchConfiguration("camera_info_topic")),
+    ]
+    depth = Node(
+        package="mono_depth_ros",
+        executable="depth_node",
+        name="mono_depth",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[LaunchConfiguration("params_file"), *([overrides] if overrides else [])],
+        remappings=remappings,
+        ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+        output="screen",
+        respawn=True,
+        respawn_delay=2.0,
+    )
+    clock = {name: value for name, value in overrides.items() if name == "use_sim_time"}
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=["-d", _config("mono_depth.rviz")],
+        parameters=[clock] if clock else [],
+        remappings=remappings,
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    return [depth, rviz]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` runs."""
+    return LaunchDescription([*_arguments(), _fast_dds_profile(), OpaqueFunction(function=_nodes)])
