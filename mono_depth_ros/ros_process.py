@@ -16,9 +16,25 @@ STOP_S = 20.0
 
 def dds_environment() -> dict[str, str]:
     """What every process that exchanges images must share: see `config/fastdds.xml`."""
+    # Fast DDS 2, up to Jazzy, reads only the old name; Fast DDS 3 warns of it.
+    old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
     return {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(shipped_file("config/fastdds.xml")),
+        f"{'FASTRTPS' if old else 'FASTDDS'}_DEFAULT_PROFILES_FILE": str(
+            shipped_file("config/fastdds.xml")
+        ),
+    }
+
+
+def process_environment(domain: int) -> dict[str, str]:
+    """This process's environment for a child that runs a module of this package on `domain`."""
+    root = str(Path(__file__).resolve().parent.parent)
+    return {
+        **os.environ,
+        **dds_environment(),
+        "ROS_DOMAIN_ID": str(domain),
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        "PYTHONUNBUFFERED": "1",
     }
 
 
@@ -37,17 +53,10 @@ class RosProcess:
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name.replace('__', '.')}:={text}"]
-        root = str(Path(__file__).resolve().parent.parent)
-        environment = os.environ | dds_environment()
-        environment |= {
-            "ROS_DOMAIN_ID": str(domain),
-            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
-            "PYTHONUNBUFFERED": "1",
-        }
         self._log = log
         with log.open("w") as file:
             self.popen = subprocess.Popen(
-                command, env=environment, stdout=file, stderr=subprocess.STDOUT
+                command, env=process_environment(domain), stdout=file, stderr=subprocess.STDOUT
             )
 
     def output(self) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+
+from mono_depth_ros.ros_process import dds_environment
 
 # Read when a participant is made, so it must stand before the first test.
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(
-    Path(__file__).parent.parent / "config" / "fastdds.xml"
-)
+os.environ.update(dds_environment())

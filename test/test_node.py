@@ -13,7 +13,7 @@ import networks
 import numpy as np
 import numpy.typing as npt
 import pytest
-from dds import Peer, Process
+from dds import Peer
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -26,6 +26,7 @@ from stereo_msgs.msg import DisparityImage
 
 from mono_depth_ros.camera import CameraModel
 from mono_depth_ros.messages import camera_info_message, depth_to_array, image_message, stamp_ns
+from mono_depth_ros.ros_process import RosProcess
 
 # The shared node keeps running while others are tested; two of one name must not meet.
 SHARED_DOMAIN = 20 + os.getpid() % 20
@@ -41,7 +42,7 @@ class Rig:
 
     def __init__(self, log: Path, domain: int, **parameters: Any) -> None:
         self.peer = Peer(domain)
-        self.process = Process("mono_depth_ros.node", domain, log, **parameters)
+        self.process = RosProcess("mono_depth_ros.node", domain, log, **parameters)
         self.image = self.peer.node.create_publisher(Image, "image_raw", qos_profile_sensor_data)
         self.info = self.peer.node.create_publisher(
             CameraInfo, "camera_info", qos_profile_sensor_data

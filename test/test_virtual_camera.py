@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,22 +19,12 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
 from mono_depth_ros.camera import CameraModel
+from mono_depth_ros.ros_process import process_environment
 
-ROOT = Path(__file__).parent.parent
 DOMAIN = 87
 DEADLINE_S = 90.0  # a busy machine takes its time to build a room
 
 pytestmark = pytest.mark.slow
-
-
-def environment() -> dict[str, str]:
-    """Both ends must use the same shared memory, on a domain of their own."""
-    return os.environ | {
-        "ROS_DOMAIN_ID": str(DOMAIN),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
 
 
 def start(*parameters: str) -> subprocess.Popen[str]:
@@ -44,7 +32,11 @@ def start(*parameters: str) -> subprocess.Popen[str]:
     for parameter in parameters:
         command += ["-p", parameter]
     return subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=process_environment(DOMAIN),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -98,9 +90,7 @@ class Listener:
 
 
 @pytest.fixture(params=[ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
-def listener(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
-    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        monkeypatch.setenv(name, environment()[name])
+def listener(request: pytest.FixtureRequest) -> Iterator[Listener]:
     made = Listener(request.param)
     yield made
     made.close()
@@ -185,6 +175,6 @@ def test_bad_parameter(parameter: str, mentions: str) -> None:
 def test_help_shows_examples() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mono_depth_ros.virtual_camera", "--help"],
-        env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+        env=process_environment(DOMAIN), capture_output=True, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and "examples:" in done.stdout

@@ -17,6 +17,8 @@ from training.data.pair import Pair
 
 MAX_ROTATION_DEG = 4.0
 MIN_CROP = 0.6
+# Thickest frame, as a share of the image's side.
+MAX_FRAME = 0.025
 
 
 def _crop_window(
@@ -63,6 +65,23 @@ def jitter_colour(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt
     return np.ascontiguousarray(out)
 
 
+def draw_frame(
+    image: npt.NDArray[np.uint8], depth: npt.NDArray[np.float32], rng: np.random.Generator
+) -> None:
+    """Paints a thin white or black frame into HxWx3 `image`, as some cameras and converters leave.
+
+    The network must not read it as part of the room; the same share of `depth` becomes NaN.
+    """
+    colour = 255 if rng.random() < 0.7 else 0
+    shares = rng.uniform(0, MAX_FRAME, 4)
+    for array, value in ((image, colour), (depth, math.nan)):
+        height, width = array.shape[:2]
+        top, bottom = (math.ceil(share * height) for share in shares[:2])
+        left, right = (math.ceil(share * width) for share in shares[2:])
+        array[:top] = array[height - bottom :] = value
+        array[:, :left] = array[:, width - right :] = value
+
+
 def resize_pair(
     pair: Pair, size: tuple[int, int], focal: float, stride: int = 2
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
@@ -88,7 +107,7 @@ def resize_pair(
 def augment(
     pair: Pair, rng: np.random.Generator, size: tuple[int, int], focal: float
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """A random rotation, crop, flip and colour of `pair`; arguments and result as `resize_pair`."""
+    """A random rotation, crop, flip, colour and frame of `pair`; otherwise as `resize_pair`."""
     if rng.random() < 0.3:
         pair = _rotate(pair, rng)
     height, width = pair.depth.shape
@@ -98,4 +117,7 @@ def augment(
     image, depth = resize_pair(crop, size, focal)
     if rng.random() < 0.5:
         image, depth = image[:, ::-1], depth[:, ::-1]
-    return jitter_colour(np.ascontiguousarray(image), rng), np.ascontiguousarray(depth)
+    image, depth = jitter_colour(np.ascontiguousarray(image), rng), np.ascontiguousarray(depth)
+    if rng.random() < 0.3:
+        draw_frame(image, depth, rng)
+    return image, depth
