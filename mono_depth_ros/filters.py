@@ -6,18 +6,38 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-# Neighbours in the coarse map that differ by more than this ratio belong to two surfaces. A floor
-# seen from 1 m up changes by 15 % over two coarse pixels only beyond 8 m.
+# Neighbours in the coarse map belong to two surfaces if they differ by more than this ratio, ...
 EDGE_RATIO = 1.15
-_KERNEL = np.ones((3, 3), np.uint8)
+# ... and if inverse depth bends nearby by more than this share of the difference. It is linear in
+# the pixel coordinates of a plane, so the floor before a low camera, however steep, does not bend.
+EDGE_BEND = 0.3
+_NEAR, _WIDE = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
+_SECOND_DIFFERENCE = np.array([[1, -2, 1]], np.float32)
+
+
+def _steps(
+    inverse: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Where a map of inverse depth steps, and its 3x3 minimum and maximum."""
+    low, high = cv2.erode(inverse, _NEAR), cv2.dilate(inverse, _NEAR)
+    bend = np.maximum(
+        np.abs(cv2.filter2D(inverse, -1, _SECOND_DIFFERENCE)),
+        np.abs(cv2.filter2D(inverse, -1, _SECOND_DIFFERENCE.T)),
+    )
+    # Beyond the border there is nothing to take a difference with.
+    bend[[0, -1]] = 0
+    bend[:, [0, -1]] = 0
+    step = (high > low * EDGE_RATIO) & (cv2.dilate(bend, _WIDE) > EDGE_BEND * (high - low))
+    return step, np.asarray(low, np.float32), np.asarray(high, np.float32)
 
 
 class EdgeAwareUpsampler:
     """Up-samples depth without inventing points between a foreground and its background.
 
-    1. A network blurs a depth edge over a few pixels. Where the 3x3 range exceeds `EDGE_RATIO`,
-       each pixel snaps to the nearer of the local minimum and maximum (Kramer & Bruckner's
-       sharpening operator, 1975), twice, so that a ramp becomes a step.
+    1. A network blurs a depth edge over a few pixels. Where the 3x3 range is that of a step and not
+       of a slanted plane (`EDGE_RATIO`, `EDGE_BEND`), each pixel snaps to the nearer of the local
+       minimum and maximum (Kramer & Bruckner's sharpening operator, 1975), twice, so that a ramp
+       becomes a step.
     2. Where all is smooth, inverse depth is interpolated linearly: exact for planes, since 1/Z is
        linear in the pixel coordinates.
     3. Beside a step, each fine pixel takes one of its four coarse neighbours whole: the one whose
@@ -78,10 +98,10 @@ class EdgeAwareUpsampler:
             np.take(values, np.asarray(nearest, np.int32), out=inverse)
         # Sharpening leaves steps only; the edges are where steps then are.
         for _ in range(2):
-            low, high = cv2.erode(inverse, _KERNEL), cv2.dilate(inverse, _KERNEL)
+            step, low, high = _steps(inverse)
             snapped = np.where(high - inverse < inverse - low, high, low)
-            np.copyto(inverse, snapped, where=high > low * EDGE_RATIO)
-        edge = cv2.dilate(inverse, _KERNEL) > cv2.erode(inverse, _KERNEL) * EDGE_RATIO
+            np.copyto(inverse, snapped, where=step)
+        edge, _, _ = _steps(inverse)
         cv2.resize(inverse, (width, height), dst=self._fine_inverse, interpolation=cv2.INTER_LINEAR)
         cv2.resize(
             edge.view(np.uint8),

@@ -127,7 +127,11 @@ def compressed_to_rgb(message: CompressedImage) -> npt.NDArray[np.uint8]:
     """
     data = np.frombuffer(message.data, np.uint8)
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image = (
+            cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            if data.size
+            else None
+        )
     except cv2.error:  # a header that asks for more pixels than OpenCV allows
         image = None
     if image is None:

@@ -251,3 +251,25 @@ def test_inputs_are_not_changed() -> None:
     image = noise((48, 64))
     depth.flags.writeable = image.flags.writeable = False
     upsample(depth, image)
+
+
+@pytest.mark.parametrize("camera_height", [0.2, 0.3, 0.5, 1.0])
+def test_floor_under_a_low_camera_is_not_terraced(camera_height: float) -> None:
+    """Z = f * height / (rows below the horizon): steep far away, but a plane and no steps."""
+    coarse, fine, focal = (120, 160), (480, 640), 520.0
+
+    def floor(rows: int, columns: int) -> npt.NDArray[np.float32]:
+        scale = rows / fine[0]
+        below = np.arange(rows) + 0.5 - 0.5 * rows
+        with np.errstate(divide="ignore"):
+            z = focal * scale * camera_height / below
+        z[below <= 0] = 8.0
+        return np.repeat(np.clip(z, 0.1, 8.0)[:, None], columns, axis=1).astype(np.float32)
+
+    image = np.full((*fine, 3), 128, np.uint8)
+    depth = EdgeAwareUpsampler(coarse, fine)(floor(*coarse), image)
+    truth = floor(*fine)
+    # Nearer than where the edge between floor and far wall begins.
+    inside = (truth < min(3.0, 10 * camera_height)) & (np.arange(fine[0])[:, None] < fine[0] - 4)
+    assert (np.abs(depth / truth - 1)[inside]).max() < 0.02
+    assert np.median(np.abs(depth / truth - 1)[inside]) < 0.005

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 from training import losses
 from training.checkpoint import load_checkpoint, load_network, save_checkpoint
 from training.data import nyu
-from training.data.augment import _rotate, augment, resize_pair
+from training.data.augment import MAX_FRAME, _rotate, augment, draw_frame, resize_pair
 from training.data.folder import read_folder, read_folders
 from training.data.pair import Pair
 from training.metrics import METRICS, MetricMean, depth_metrics
@@ -211,8 +211,9 @@ def square_pair(fx: float = 500.0, fy: float = 500.0) -> Pair:
 
 
 def apparent_side(image: npt.NDArray[np.uint8]) -> float:
-    """Side in pixels of a square of the area that is brighter than halfway."""
-    grey = image.astype(float).mean(axis=2)
+    """Side in pixels of a square of the area that is brighter than halfway, frames left out."""
+    margin = round(MAX_FRAME * max(image.shape)) + 1
+    grey = image[margin:-margin, margin:-margin].astype(float).mean(axis=2)
     return math.sqrt((grey > (grey.min() + grey.max()) / 2).sum())
 
 
@@ -293,6 +294,17 @@ def test_rotation_turns_image_and_depth_alike_and_uncovers_corners_without_depth
     np.testing.assert_allclose(turned.image[..., 0][~hole], turned.depth[~hole], atol=1.5)
     assert (turned.depth[~hole] != pair.depth[~hole]).any()
     assert (turned.fx, turned.fy) == (250, 250)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_painted_frame_has_no_depth_and_is_thin(seed: int) -> None:
+    image, depth = np.full((96, 128, 3), 100, np.uint8), np.ones((48, 64), np.float32)
+    draw_frame(image, depth, np.random.default_rng(seed))
+    painted = (image != 100).any(axis=2)
+    hole = np.isnan(depth).repeat(2, axis=0).repeat(2, axis=1)
+    assert painted.any() and hole[painted].all()
+    assert not hole[4:-4, 4:-4].any()
+    assert (depth[np.isfinite(depth)] == 1).all()
 
 
 def test_the_same_seed_gives_the_same_view() -> None:

@@ -175,6 +175,10 @@ def test_bad_parameter(parameter: str, mentions: str) -> None:
 def test_help_shows_examples() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mono_depth_ros.virtual_camera", "--help"],
-        env=process_environment(DOMAIN), capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-    )  # fmt: skip
+        env=process_environment(DOMAIN),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
     assert done.returncode == 0 and "examples:" in done.stdout

@@ -28,7 +28,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for a bad file
-        raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from None
+        raise ValueError(
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__})"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of this package (format {FORMAT})")
     return content

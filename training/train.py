@@ -158,6 +158,8 @@ def train(args: argparse.Namespace) -> None:
     pairs = nyu.read_nyu(args.nyu, "fit")
     validation = nyu.read_nyu(args.nyu, "validation")
     extra = read_folders(args.extra) if args.extra else []
+    if len(pairs) < args.batch:
+        raise ValueError(f"{args.nyu}: {len(pairs)} training pairs are less than --batch")
     print(f"{len(pairs)} training pairs, {len(validation)} for validation, {len(extra)} extra")
 
     network = build_unet(args.architecture, args.encoder_weights)
@@ -179,6 +181,11 @@ def train(args: argparse.Namespace) -> None:
     last = out / "last.pt"
     if last.exists():
         state = load_checkpoint(last)
+        if state["architecture"] != args.architecture:
+            raise ValueError(
+                f"{last}: is a {state['architecture']}, not a {args.architecture};"
+                " choose another --out"
+            )
         network.load_state_dict(state["network"])
         ema.load_state_dict(state["ema"])
         optimiser.load_state_dict(state["optimiser"])
