@@ -149,6 +149,8 @@ class DepthNode(LifecycleNode):
         }
         self._configured = True
         self._clear_error()
+        for reason in engine.declined:
+            self.get_logger().warning(f"engine not taken: {reason}")
         self.get_logger().info(f"model {values['model'] or default_model()} on {engine.describe()}")
         return TransitionCallbackReturn.SUCCESS
 
@@ -434,6 +436,8 @@ class DepthNode(LifecycleNode):
             entries["seconds_since_publish"] = f"{age:.2f}"
         if estimator is not None:
             entries["engine"] = estimator.engine.describe()
+            if estimator.engine.declined:
+                entries["engines_not_taken"] = "; ".join(estimator.engine.declined)
         status.values = [KeyValue(key=key, value=value) for key, value in entries.items()]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()

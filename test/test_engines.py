@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import networks
@@ -75,8 +76,19 @@ def test_wrong_images_are_refused(red: Path, runtime: str, image: np.ndarray) ->
         open_engine(red, runtime).infer(image)
 
 
-def test_auto_takes_the_first_that_loads(red: Path) -> None:
-    assert open_engine(red).describe().startswith("openvino")
+def test_auto_takes_the_first_that_loads(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_engine(red)
+    assert first.describe().startswith("openvino") and first.declined == ()
+    # What Python's import does where the package is missing.
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    second = open_engine(red)
+    assert second.describe().startswith("onnxruntime")
+    assert len(second.declined) == 1 and "openvino is not installed" in second.declined[0]
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        EngineError, match="openvino is not installed.*onnxruntime is not installed"
+    ):
+        open_engine(red)
 
 
 def test_unknown_names_are_refused(red: Path) -> None:

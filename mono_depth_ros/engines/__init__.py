@@ -50,7 +50,10 @@ def open_engine(
     failures = []
     for name in names:
         try:
-            return _RUNTIMES[name](path, metadata, precision, cache)
+            opened = _RUNTIMES[name](path, metadata, precision, cache)
         except EngineError as error:
             failures.append(f"{name}: {error}")
+        else:
+            opened.declined = tuple(failures)
+            return opened
     raise EngineError("; ".join(failures))

@@ -27,11 +27,18 @@ class TensorSpec:
 
 
 class Engine(Protocol):
-    """A loaded network."""
+    """A loaded network.
+
+    Attributes:
+        metadata: what the model says of itself.
+        input_spec, output_spec: its tensors.
+        declined: why runtimes that `auto` would have preferred were not taken.
+    """
 
     metadata: ModelMetadata
     input_spec: TensorSpec
     output_spec: TensorSpec
+    declined: tuple[str, ...]
 
     def infer(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Depth of one image.

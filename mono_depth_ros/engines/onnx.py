@@ -44,6 +44,7 @@ class OnnxEngine:
             raise EngineError(f"{path}: ONNX Runtime: {str(error).splitlines()[0]}") from None
         source, result = self._session.get_inputs()[0], self._session.get_outputs()[0]
         self.metadata = metadata
+        self.declined: tuple[str, ...] = ()
         self.input_spec = TensorSpec(
             source.name, tuple(source.shape), _DTYPES.get(source.type, source.type)
         )

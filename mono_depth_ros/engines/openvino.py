@@ -51,6 +51,7 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise EngineError(f"{path}: OpenVINO: {str(error).strip().splitlines()[-1]}") from None
         self.metadata = metadata
+        self.declined: tuple[str, ...] = ()
         self.input_spec = TensorSpec(
             source.any_name, tuple(source.shape), source.element_type.to_dtype().name
         )
