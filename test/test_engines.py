@@ -86,7 +86,7 @@ def test_auto_takes_the_first_that_loads(red: Path, monkeypatch: pytest.MonkeyPa
     assert len(second.declined) == 1 and "openvino is not installed" in second.declined[0]
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
-        EngineError, match="openvino is not installed.*onnxruntime is not installed"
+        EngineError, match=r"openvino is not installed.*onnxruntime is not installed"
     ):
         open_engine(red)
 
