@@ -19,7 +19,9 @@ from mono_depth_ros.model import default_model, read_metadata
 from training import evaluate, export
 from training.checkpoint import load_network, save_checkpoint
 from training.data import nyu
+from training.data.pair import Pair
 from training.models import build_unet
+from training.train import predict, training_focal
 
 LIMIT_BYTES = 12_000_000
 
@@ -69,6 +71,27 @@ def test_exported_network_matches_pytorch(checkpoint: Path, tmp_path: Path) -> N
     assert metadata.focal == pytest.approx((80.0 * 82.0) ** 0.5)
     assert metadata.document["metrics"] == {"protocol": {"delta1": 0.5}}
     assert metadata.document["licence"] == "Apache-2.0" and metadata.document["commit"]
+
+
+def test_calibration_takes_out_a_common_factor(checkpoint: Path, tmp_path: Path) -> None:
+    """Truth is the network's own depth times 1.3, with outliers that a median must ignore."""
+    network, _ = load_network(checkpoint)
+    pairs = []
+    for seed in range(3):
+        image = np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8)
+        focal = training_focal(96)
+        depth = 1.3 * predict(network, image, torch.device("cpu"))
+        depth[:10] = 9.0
+        truth = np.asarray(cv2.resize(depth, (96, 64), interpolation=cv2.INTER_NEAREST), np.float32)
+        truth[-4:] = np.nan
+        pairs.append(Pair(image, truth, focal, focal, str(seed)))
+    out = tmp_path / "net.onnx"
+    export.export(checkpoint, out, None, {}, calibration=pairs)
+    assert read_metadata(out).document["scale_correction"] == pytest.approx(1.3, rel=1e-3)
+    plain = tmp_path / "plain.onnx"
+    export.export(checkpoint, plain, None, {})
+    depth, scaled = (open_engine(path, "onnx").infer(pairs[0].image) for path in (plain, out))
+    np.testing.assert_allclose(scaled, 1.3 * depth, rtol=2e-3)
 
 
 def test_another_size_scales_the_focal_length(checkpoint: Path, tmp_path: Path) -> None:

@@ -20,7 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from mono_depth_ros.model import METADATA_KEY, SCHEMA
+from training.calibrate import scale_correction
 from training.checkpoint import load_network
+from training.data.nyu import read_nyu
+from training.data.pair import Pair
 from training.models import UNet
 
 OPSET = 18
@@ -29,15 +32,20 @@ TOLERANCE = 1e-3
 
 
 class BytesToMetres(nn.Module):
-    """uint8 1xHxWx3 RGB -> float32 1xhxw metres at the training focal length."""
+    """uint8 1xHxWx3 RGB -> float32 1xhxw metres at the training focal length.
 
-    def __init__(self, network: UNet) -> None:
+    Args:
+        scale: factor on the network's depth (see `training.calibrate`).
+    """
+
+    def __init__(self, network: UNet, scale: float = 1.0) -> None:
         super().__init__()
         self.network = network
+        self.log_scale = math.log(scale)
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.permute(0, 3, 1, 2).float() / 255
-        depth: Tensor = self.network(x).exp().clamp(MIN_DEPTH, MAX_DEPTH)[:, 0]
+        depth: Tensor = (self.network(x) + self.log_scale).exp().clamp(MIN_DEPTH, MAX_DEPTH)[:, 0]
         return depth
 
 
@@ -49,7 +57,11 @@ def commit_hash() -> str:
 
 
 def metadata(
-    checkpoint: dict[str, Any], height: int, width: int, metrics: dict[str, Any]
+    checkpoint: dict[str, Any],
+    height: int,
+    width: int,
+    correction: float,
+    metrics: dict[str, Any],
 ) -> dict[str, Any]:
     """The `mono_depth` document of a checkpoint exported at `height` x `width`."""
     scale = width / checkpoint["size"][1]
@@ -62,6 +74,7 @@ def metadata(
             "fy": checkpoint["focal_px"][1] * scale,
         },
         "depth_m": {"min": MIN_DEPTH, "max": MAX_DEPTH},
+        "scale_correction": correction,
         "data": checkpoint["data"],
         "metrics": metrics,
         "licence": "Apache-2.0",
@@ -87,13 +100,18 @@ def max_relative_difference(path: Path, module: BytesToMetres, seed: int = 0) ->
 
 
 def export(
-    checkpoint: Path, out: Path, size: tuple[int, int] | None, metrics: dict[str, Any]
+    checkpoint: Path,
+    out: Path,
+    size: tuple[int, int] | None,
+    metrics: dict[str, Any],
+    calibration: list[Pair] | None = None,
 ) -> float:
     """Writes `out` atomically and checks it against PyTorch.
 
     Args:
         size: input height and width; None takes the size of the last training stage.
         metrics: {protocol: {metric: value}} for the metadata.
+        calibration: whole training frames to correct the scale with; None leaves it.
 
     Returns:
         The largest relative difference to PyTorch.
@@ -103,7 +121,8 @@ def export(
     """
     network, content = load_network(checkpoint)
     height, width = size or content["size"]
-    module = BytesToMetres(network).eval()
+    correction = scale_correction(network, calibration, (height, width)) if calibration else 1.0
+    module = BytesToMetres(network, correction).eval()
     part = out.with_suffix(".part.onnx")
     torch.onnx.export(
         module,
@@ -117,7 +136,7 @@ def export(
         verbose=False,
     )
     proto = onnx.load(part)
-    document = metadata(content, height, width, metrics)
+    document = metadata(content, height, width, correction, metrics)
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(document)})
     proto.doc_string = "Metric depth from one RGB image; see metadata_props"
     # The exporter records where in its own source every node came from; nobody needs that.
@@ -150,6 +169,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--metrics", type=Path, help="JSON that training.evaluate wrote, to carry in the metadata"
     )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="NYU",
+        help="correct the mean scale on the training split of this NYU folder",
+    )
     return parser.parse_args(argv)
 
 
@@ -159,7 +184,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         metrics = json.loads(args.metrics.read_text())["metrics"] if args.metrics else {}
         size = tuple(args.size) if args.size else None
-        difference = export(args.checkpoint, args.out, size, metrics)
+        calibration = read_nyu(args.calibrate, "train", border=0) if args.calibrate else None
+        difference = export(args.checkpoint, args.out, size, metrics, calibration)
     except (ValueError, KeyError, OSError) as error:
         print(f"training.export: {error}")
         return 1
