@@ -36,9 +36,17 @@ MAX_DEPTH = 6.0
 
 @dataclass
 class Recording:
-    """What was heard: stamps, arrivals, and the serialised messages of every third frame."""
+    """What was heard.
 
-    images: int = 0
+    Attributes:
+        images: stamps of the camera's images.
+        arrivals: stamp and time of arrival of each depth image.
+        frames: every third image, its depth and its truth, serialised.
+        cloud: the last cloud, serialised; `clouds` is their number.
+        engine, engine_ms: what the node said of its network last.
+    """
+
+    images: list[int] = field(default_factory=list)
     arrivals: list[tuple[int, int]] = field(default_factory=list)
     frames: list[tuple[bytes, bytes, bytes | None]] = field(default_factory=list)
     cloud: bytes | None = None
@@ -88,7 +96,7 @@ def record(domain: int, seconds: float, processes: list[RosProcess]) -> Recordin
 
     def on_image(serialised: bytes) -> None:
         keep("image", serialised)
-        heard.images += bool(heard.arrivals)
+        heard.images.append(stamp_of(serialised))
 
     def on_depth(serialised: bytes) -> None:
         stamp = stamp_of(serialised)
@@ -150,7 +158,8 @@ def summarise(heard: Recording, images: list[accuracy.Accuracy]) -> dict[str, An
         "latency_ms_p95": round(float(np.percentile(latency, 95)), 1),
         "latency_ms_p50_first_quarter": round(float(np.median(latency[:quarter])), 1),
         "latency_ms_p50_last_quarter": round(float(np.median(latency[-quarter:])), 1),
-        "frames_in": heard.images,
+        # Those before the first depth came while the node was starting.
+        "frames_in": sum(stamp >= stamps[0] for stamp in heard.images),
         "frames_out": len(arrivals),
         "clouds_out": heard.clouds,
         "engine": heard.engine,

@@ -42,7 +42,7 @@ def test_summary_figures() -> None:
     """Ten frames a second, latencies of 10, 20, ... 100 ms."""
     stamps = [i * 100_000_000 for i in range(10)]
     arrivals = [(s, s + (i + 1) * 10_000_000) for i, s in enumerate(stamps)]
-    summary = summarise(Recording(images=12, arrivals=arrivals, engine="e"), [])
+    summary = summarise(Recording([-5, *stamps, 10**9, 11**9], arrivals, engine="e"), [])
     assert summary["rate_hz"] == pytest.approx(9 / 0.99, abs=0.01)
     assert summary["latency_ms_p50"] == 55.0 and summary["latency_ms_p95"] == 95.5
     assert summary["latency_ms_p50_first_quarter"] == 15.0
@@ -57,7 +57,7 @@ def test_demo_shows_depth_near_the_simulators(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["frames_out"] > 5 and summary["clouds_out"] > 5
-    assert summary["frames_in"] >= summary["frames_out"] - 2
+    assert summary["frames_in"] >= summary["frames_out"]
     assert summary["engine"].startswith("openvino")
     assert 0 < summary["latency_ms_p50"] <= summary["latency_ms_p95"]
     # A constant guess of 2.5 m is worse than this; broken scale or geometry is far worse.
