@@ -103,3 +103,38 @@ def apparent_size(path: Path, side: float) -> Path:
         "shape": np.array([1, HEIGHT // 2, WIDTH // 2], np.int64),
     }
     return _save(path, nodes, constants)
+
+
+def slow(path: Path, convolutions: int) -> Path:
+    """The red-channel network with a detour that takes its time and changes nothing."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["nchw", "widen"], ["x0"], pads=[1, 1, 1, 1]),
+    ]
+    for i in range(convolutions):
+        nodes += [
+            helper.make_node("Conv", [f"x{i}", "weight"], [f"y{i}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"y{i}"], [f"x{i + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("ReduceMean", [f"x{convolutions}", "axis"], ["detour"]),
+        helper.make_node("Mul", ["detour", "nothing"], ["zero_map"]),
+        helper.make_node("Slice", ["nchw", "zero", "one", "axis"], ["red"]),
+        helper.make_node("Add", ["red", "zero_map"], ["sum"]),
+        helper.make_node("AveragePool", ["sum"], ["half"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Mul", ["half", "factor"], ["metres"]),
+        helper.make_node("Squeeze", ["metres", "axis"], ["depth"]),
+    ]
+    rng = np.random.default_rng(0)
+    constants = {
+        "widen": rng.normal(0, 0.1, (64, 3, 3, 3)).astype(np.float32),
+        # He initialisation: the signal neither dies nor explodes on its way.
+        "weight": rng.normal(0, (2 / 576) ** 0.5, (64, 64, 3, 3)).astype(np.float32),
+        "nothing": np.array(1e-30, np.float32),
+        "zero": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+        "axis": np.array([1], np.int64),
+        "factor": np.array(RED_SCALE, np.float32),
+    }
+    return _save(path, nodes, constants)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from std_msgs.msg import Header
 from stereo_msgs.msg import DisparityImage
 
 from mono_depth_ros.camera import CameraModel
+from mono_depth_ros.engines import open_engine
 from mono_depth_ros.messages import camera_info_message, depth_to_array, image_message, stamp_ns
 from mono_depth_ros.ros_process import RosProcess
 
@@ -555,6 +557,29 @@ def test_lifecycle_round_twice_without_autostart(start: Callable[..., Rig], tmp_
         assert rig.change_state(Transition.TRANSITION_CLEANUP)
         assert rig.state() == State.PRIMARY_STATE_UNCONFIGURED
     assert rig.process.stop(signal.SIGTERM) == 0
+
+
+def test_services_answer_while_the_network_runs(start: Callable[..., Rig], tmp_path: Path) -> None:
+    trial = open_engine(networks.slow(tmp_path / "trial.onnx", 50))
+    started = time.monotonic()
+    trial.infer(np.zeros((networks.HEIGHT, networks.WIDTH, 3), np.uint8))
+    # As many as take two seconds on this machine.
+    convolutions = round(50 * 2 / (time.monotonic() - started))
+    rig = start(model=networks.slow(tmp_path / "slow.onnx", convolutions))
+    rig.active()
+    rig.hear(Image, "depth/image_rect")
+    assert_depth(rig.see(flat(100)), 100)
+    rig.peer.spin(6.0)  # until what was sent meanwhile is done
+    rig.peer.heard["depth/image_rect"].clear()
+    header = rig.header()
+    rig.send(image_message(flat(100), "rgb8", header), camera_info_message(CAMERA, header))
+    rig.peer.spin(0.3)
+    assert rig.set(max_depth=19.0) == (True, "")
+    assert rig.get("max_depth").double_value == 19.0
+    assert rig.state() == State.PRIMARY_STATE_ACTIVE
+    # All of that came while the network was still at work on the frame.
+    assert rig.peer.heard["depth/image_rect"] == []
+    rig.peer.wait(lambda: rig.peer.heard["depth/image_rect"], "depth", rig.process)
 
 
 def square(camera: CameraModel, side: float, distance: float) -> npt.NDArray[np.uint8]:
