@@ -24,7 +24,7 @@ from mono_depth_ros.cloud import DTYPE
 from mono_depth_ros.mp4 import mp4_writer
 from mono_depth_ros.panel import Panel, SideBySide
 from mono_depth_ros.ply import write_ply
-from mono_depth_ros.ros_process import RosProcess, dds_environment
+from mono_depth_ros.ros_process import RosProcess, dds_environment, private_domain
 
 START_S = 60.0
 # Frames kept for pictures and accuracy; the rest is only counted.
@@ -232,8 +232,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         OSError: a result cannot be written.
     """
     args.out.mkdir(parents=True, exist_ok=True)
-    # A domain that hardly anybody uses, so that the demo does not meet a robot on the network.
-    domain = int(os.environ.get("ROS_DOMAIN_ID") or 40 + os.getpid() % 60)
+    domain = private_domain()
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         camera = RosProcess(

@@ -28,7 +28,7 @@ from mono_depth_ros.engines import EngineError, open_engine
 from mono_depth_ros.estimator import DepthEstimator, Rectifier
 from mono_depth_ros.filters import EdgeAwareUpsampler
 from mono_depth_ros.model import default_model
-from mono_depth_ros.ros_process import RosProcess, dds_environment
+from mono_depth_ros.ros_process import RosProcess, dds_environment, private_domain
 
 WIDTH, HEIGHT, HFOV_DEG = 640, 480, 60.0
 COMBINATIONS = (("openvino", "float32"), ("openvino", "bfloat16"), ("onnx", "float32"))
@@ -130,7 +130,7 @@ def bench_node(model: Path, image: npt.NDArray[np.uint8], rate: float, seconds: 
     from mono_depth_ros.messages import camera_info_message, image_message
 
     os.environ.update(dds_environment())
-    domain = 40 + os.getpid() % 60
+    domain = private_domain()
     camera = CameraModel.from_hfov(WIDTH, HEIGHT, HFOV_DEG)
     reports: list[dict[str, str]] = []
     with ExitStack() as stack:

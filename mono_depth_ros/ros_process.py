@@ -26,6 +26,11 @@ def dds_environment() -> dict[str, str]:
     }
 
 
+def private_domain() -> int:
+    """ROS_DOMAIN_ID if it is set, else one that no robot on the network is likely to use."""
+    return int(os.environ.get("ROS_DOMAIN_ID") or 60 + os.getpid() % 25)
+
+
 def process_environment(domain: int) -> dict[str, str]:
     """This process's environment for a child that runs a module of this package on `domain`."""
     root = str(Path(__file__).resolve().parent.parent)
