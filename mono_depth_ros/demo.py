@@ -159,7 +159,7 @@ def summarise(heard: Recording, images: list[accuracy.Accuracy]) -> dict[str, An
         "latency_ms_p50_first_quarter": round(float(np.median(latency[:quarter])), 1),
         "latency_ms_p50_last_quarter": round(float(np.median(latency[-quarter:])), 1),
         # Those before the first depth came while the node was starting.
-        "frames_in": sum(stamp >= stamps[0] for stamp in heard.images),
+        "frames_in": sum(stamp >= heard.arrivals[0][0] for stamp in heard.images),
         "frames_out": len(arrivals),
         "clouds_out": heard.clouds,
         "engine": heard.engine,
