@@ -114,7 +114,7 @@ class DepthNode(LifecycleNode):
         self._error_lock = threading.Lock()
         # Per-camera state, rebuilt when the camera changes. Only the worker touches it.
         self._rgb: npt.NDArray[np.uint8] | None = None
-        self._rectifier: tuple[Calibration, bool, Rectifier] | None = None
+        self._rectifier: tuple[Calibration, Rectifier] | None = None
         self._cloud: tuple[CloudBuilder, messages.CloudMessage] | None = None
         self._colour: npt.NDArray[np.uint8] | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -331,8 +331,8 @@ class DepthNode(LifecycleNode):
         if not self._values["rectify"]:
             return calibration.rectified(), None
         if self._rectifier is None or self._rectifier[0] != calibration:
-            self._rectifier = (calibration, True, Rectifier(calibration))
-        rectifier = self._rectifier[2]
+            self._rectifier = (calibration, Rectifier(calibration))
+        rectifier = self._rectifier[1]
         return rectifier.camera, rectifier
 
     def _find_info(self, stamp: int, width: int, height: int) -> CameraInfo | None:

@@ -29,7 +29,7 @@ def depth_metrics(
 
     >>> m = depth_metrics(np.array([1.0, 3.0], np.float32), np.array([1.0, 2.0], np.float32))
     >>> m["delta1"], m["delta2"], m["abs_rel"], round(m["rmse"], 4), round(m["log10"], 4)
-    (0.5, 0.5, 0.25, 0.7071, 0.088)
+    (0.5, 1.0, 0.25, 0.7071, 0.088)
     """
     if pred.size == 0:
         raise ValueError("depth_metrics: no valid pixel to compare")
