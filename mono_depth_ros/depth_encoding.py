@@ -15,6 +15,7 @@ def millimetres(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     Returns:
         HxW uint16 millimetres, rounded; 0 where not finite, not positive, or beyond 65.535 m.
     """
-    scaled = np.rint(depth * np.float32(1000))
+    # In float32 the product itself is rounded, and a half of a millimetre may go the wrong way.
+    scaled = np.rint(np.multiply(depth, 1000, dtype=np.float64))
     valid = (scaled > 0) & (scaled <= np.iinfo(np.uint16).max)
     return np.where(valid, scaled, 0).astype(np.uint16)
