@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mono_depth_ros.atomic import replacing
 from training.models import UNet, build_unet
 
 FORMAT = 1
@@ -14,9 +15,8 @@ FORMAT = 1
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Writes atomically, so that a run killed while saving leaves the previous file whole."""
-    part = path.with_suffix(".part")
-    torch.save({"format": FORMAT, **content}, part)
-    part.replace(path)
+    with replacing(path) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

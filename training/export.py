@@ -19,6 +19,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from mono_depth_ros.atomic import replacing
 from mono_depth_ros.model import METADATA_KEY, SCHEMA
 from training.calibrate import scale_correction
 from training.checkpoint import load_network
@@ -123,35 +124,33 @@ def export(
     height, width = size or content["size"]
     correction = scale_correction(network, calibration, (height, width)) if calibration else 1.0
     module = BytesToMetres(network, correction).eval()
-    part = out.with_suffix(".part.onnx")
-    torch.onnx.export(
-        module,
-        (torch.zeros(1, height, width, 3, dtype=torch.uint8),),
-        part,
-        input_names=["image"],
-        output_names=["depth"],
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    proto = onnx.load(part)
-    document = metadata(content, height, width, correction, metrics)
-    onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(document)})
-    proto.doc_string = "Metric depth from one RGB image; see metadata_props"
-    # The exporter records where in its own source every node came from; nobody needs that.
-    for node in proto.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, part)
-    difference = max_relative_difference(part, module)
-    if difference > TOLERANCE:
-        part.unlink()
-        raise ValueError(
-            f"{checkpoint}: ONNX differs from PyTorch by {difference:.2e} (> {TOLERANCE})"
+    with replacing(out) as temporary:
+        torch.onnx.export(
+            module,
+            (torch.zeros(1, height, width, 3, dtype=torch.uint8),),
+            temporary,
+            input_names=["image"],
+            output_names=["depth"],
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
         )
-    part.replace(out)
+        proto = onnx.load(temporary)
+        document = metadata(content, height, width, correction, metrics)
+        onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(document)})
+        proto.doc_string = "Metric depth from one RGB image; see metadata_props"
+        # The exporter records where in its own source every node came from; nobody needs that.
+        for node in proto.graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+        onnx.checker.check_model(proto, full_check=True)
+        onnx.save(proto, temporary)
+        difference = max_relative_difference(temporary, module)
+        if difference > TOLERANCE:
+            raise ValueError(
+                f"{checkpoint}: ONNX differs from PyTorch by {difference:.2e} (> {TOLERANCE})"
+            )
     return difference
 
 
