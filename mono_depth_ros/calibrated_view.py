@@ -56,7 +56,6 @@ class View:
 
     def __init__(self, calibration: Calibration) -> None:
         self.rectifier = Rectifier(calibration)
-        self._maps = calibration.rectify_maps()
         self._turned = not np.allclose(calibration.r, Calibration.r, atol=1e-6)
 
     def rectify_depth(self, depth: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -71,7 +70,7 @@ class View:
         Raises:
             CameraError: rectification turns the camera, which changes Z.
         """
-        if self._maps is None:
+        if self.rectifier.maps is None:
             return depth
         if self._turned:
             raise CameraError(
@@ -80,7 +79,7 @@ class View:
             )
         # By hand, since cv2.remap with INTER_NEAREST rounds these fixed-point maps (a whole pixel
         # and 32nds of one, y before x) in some versions of OpenCV and cuts them off in others.
-        fixed, fraction, outside = self._maps
+        fixed, fraction, outside = self.rectifier.maps
         columns = fixed[..., 0] + (fraction % 32 >= 16)
         rows = fixed[..., 1] + (fraction // 32 >= 16)
         height, width = depth.shape

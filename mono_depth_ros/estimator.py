@@ -48,22 +48,22 @@ class Rectifier:
 
     def __init__(self, calibration: Calibration) -> None:
         self.camera = calibration.rectified()
-        maps = calibration.rectify_maps()
-        self._maps = maps[:2] if maps else None
+        #: What `Calibration.rectify_maps` gives.
+        self.maps = calibration.rectify_maps()
         self._buffer: npt.NDArray[np.uint8] | None = None
         #: HxW mask of pixels that the camera does not see, or None.
-        self.outside = maps[2] if maps and maps[2].any() else None
+        self.outside = self.maps[2] if self.maps and self.maps[2].any() else None
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Rectifies HxWx3 uint8; an image that is rectified already is returned as it is."""
-        if self._maps is None:
+        if self.maps is None:
             return image
         # The border repeats the last pixel rather than black, which the network would read as a
         # dark object; `outside` removes its depth.
         self._buffer = np.asarray(
             cv2.remap(
                 image,
-                *self._maps,
+                *self.maps[:2],
                 cv2.INTER_LINEAR,
                 dst=self._buffer,
                 borderMode=cv2.BORDER_REPLICATE,

@@ -277,7 +277,7 @@ class DepthNode(LifecycleNode):
             image = messages.compressed_to_rgb(message)
         else:
             image = messages.image_to_rgb(message, out=self._rgb)
-            if not np.may_share_memory(image, np.frombuffer(message.data, np.uint8)):
+            if image.flags.owndata:  # and is no view of the message
                 self._rgb = image
         camera, rectifier = self._camera(message, image.shape[1], image.shape[0])
         if rectifier is not None:
