@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from dds import Peer
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
 from mono_depth_ros.camera import CameraModel
+from mono_depth_ros.messages import stamp_ns
 from mono_depth_ros.ros_process import process_environment
 
 DOMAIN = 87
@@ -43,30 +41,20 @@ def start(*parameters: str) -> subprocess.Popen[str]:
 class Listener:
     """Subscribes to all three topics and keeps what it hears."""
 
-    def __init__(self, reliability: ReliabilityPolicy, depth: bool = True) -> None:
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=DOMAIN)
-        self.node = Node("listener", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+    def __init__(self, reliability: ReliabilityPolicy) -> None:
+        self.peer = Peer(DOMAIN)
         self.heard: dict[str, dict[int, Any]] = {}
-        self.arrivals: list[float] = []
         qos = QoSProfile(depth=10, reliability=reliability)
         if reliability == ReliabilityPolicy.BEST_EFFORT:
             qos = qos_profile_sensor_data
-        topics = {"image_raw": Image, "camera_info": CameraInfo}
-        if depth:
-            topics["depth/ground_truth"] = Image
+        topics = {"image_raw": Image, "camera_info": CameraInfo, "depth/ground_truth": Image}
         for topic, kind in topics.items():
             self.heard[topic] = {}
-            self.node.create_subscription(kind, topic, self._keep(topic), qos)
+            self.peer.node.create_subscription(kind, topic, self._keep(topic), qos)
 
     def _keep(self, topic: str) -> Any:
         def callback(message: Any) -> None:
-            stamp = message.header.stamp
-            self.heard[topic][stamp.sec * 10**9 + stamp.nanosec] = message
-            if topic == "image_raw":
-                self.arrivals.append(time.monotonic())
+            self.heard[topic][stamp_ns(message.header)] = message
 
         return callback
 
@@ -79,21 +67,16 @@ class Listener:
         """Spins until `count` complete frames were heard."""
         end = time.monotonic() + DEADLINE_S
         while len(self.complete()) < count:
-            self.executor.spin_once(timeout_sec=0.1)
+            self.peer.spin(0.1)
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < end, {k: len(v) for k, v in self.heard.items()}
-
-    def close(self) -> None:
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
 
 @pytest.fixture(params=[ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
 def listener(request: pytest.FixtureRequest) -> Iterator[Listener]:
     made = Listener(request.param)
-    yield made
-    made.close()
+    with made.peer:
+        yield made
 
 
 def finish(process: subprocess.Popen[str], number: signal.Signals) -> None:
