@@ -1,174 +1,420 @@
-"""Export and evaluation: what ships computes what PyTorch computes, and is measured rightly."""
+"""Export: what ships computes what PyTorch computes, and says what it is."""
 
 from __future__ import annotations
 
-import csv
 import json
+import math
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import networks
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 # A robot has no torch, and needs none.
 torch = pytest.importorskip("torch")
 
+from torch import Tensor, nn
+
 from mono_depth_ros.engines import open_engine
-from mono_depth_ros.estimator import DepthEstimator
 from mono_depth_ros.model import default_model, read_metadata
 from training import evaluate, export
-from training.checkpoint import load_network, save_checkpoint
-from training.data import nyu
+from training.bytes_to_metres import BytesToMetres, load_bytes_to_metres
+from training.calibrate import scale_correction
+from training.checkpoint import CheckpointInfo, load_network, save_weights
+from training.data.frame import Frame
 from training.data.pair import Pair
-from training.models import build_unet
-from training.train import predict, training_focal
+from training.float16 import to_float16
+from training.models import Encoder, UNet, build_unet
+from training.targets import TARGETS
 
 LIMIT_BYTES = 12_000_000
+SIZE = HEIGHT, WIDTH = (64, 96)
+FX, FY = 80.0, 82.0
+FOCAL = math.sqrt(FX * FY)
+
+Image = npt.NDArray[np.uint8]
+Depth = npt.NDArray[np.floating[Any]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def settle(network: UNet) -> UNet:
+    """Makes a random network like a trained one: its batch norms have seen data, it says much."""
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.rand(2, 3, *SIZE))
+        network.head.weight *= 3
+    return network.eval()
+
+
+class SmallEncoder(Encoder):
+    """What MobileNetV2 does, a tenth as often."""
+
+    channels = (8, 16, 24)
+    strides = (2, 4, 8)
+    weights = "none"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU6())
+            for a, b in pairwise((3, *self.channels))
+        )
+        # A norm that no convolution can absorb, as DenseNet and ResNet v2 have them.
+        self.norm = nn.BatchNorm2d(self.channels[-1])
+
+    def own_name(self, published: str) -> str | None:
+        return published
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = [x := block(x) for block in self.blocks]
+        return [*features[:-1], self.norm(features[-1]).relu()]
+
+
+def small(target: str) -> tuple[BytesToMetres, CheckpointInfo]:
+    torch.manual_seed(5)
+    network = UNet(SmallEncoder(), 16, initial_output=TARGETS[target].initial)
+    info = CheckpointInfo("small", target, *SIZE, FX, FY, ["random"], {})
+    return BytesToMetres(settle(network), TARGETS[target]).eval(), info
+
+
+def blobs(seed: int = 2, height: int = HEIGHT, width: int = WIDTH) -> Image:
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    soft = cv2.GaussianBlur(image, (0, 0), 3).astype(np.float32)
+    return np.asarray(255 * (soft - soft.min()) / (soft.max() - soft.min()), np.uint8)
+
+
+def output_of(network: UNet, image: Image) -> Depth:
+    """What the network itself predicts for an image of its size, in the space of its target."""
+    x = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        y: Depth = network(x)[0, 0].numpy()
+    assert np.ptp(y) > 0.02 * abs(y.mean())
+    return y
+
+
+METRES: dict[str, Callable[[Depth], Depth]] = {
+    "log": lambda y: np.clip(np.exp(y), 0.1, 20),
+    "reciprocal": lambda y: 10 / np.clip(y, 1, 100),
+    "normalised": lambda y: np.clip(10 * y, 0.1, 10),
+}
+
+
+# --- the shipped architecture, from its checkpoint -----------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random network whose batch norms have seen data, as after training."""
     torch.manual_seed(3)
-    network = build_unet("mobilenetv2-unet").train()
-    with torch.no_grad():
-        for _ in range(3):
-            network(torch.rand(2, 3, 64, 96))
-    path = tmp_path_factory.mktemp("checkpoint") / "last.pt"
-    save_checkpoint(
-        path,
-        {
-            "architecture": "mobilenetv2-unet",
-            "size": [64, 96],
-            "focal_px": [80.0, 82.0],
-            "data": ["random"],
-            "epoch": 1,
-            "ema": network.state_dict(),
-        },
-    )
+    path = tmp_path_factory.mktemp("checkpoint") / "last.ckpt"
+    info = CheckpointInfo("mobilenetv2-unet", "log", *SIZE, FX, FY, ["random"], {})
+    save_weights(settle(build_unet("mobilenetv2-unet")), info, path)
     return path
 
 
-def test_exported_network_matches_pytorch(checkpoint: Path, tmp_path: Path) -> None:
-    out = tmp_path / "net.onnx"
-    metrics = tmp_path / "metrics.json"
-    metrics.write_text(json.dumps({"metrics": {"protocol": {"delta1": 0.5}}}))
-    status = export.main([str(checkpoint), "--out", str(out), "--metrics", str(metrics)])
-    assert status == 0
-    assert out.stat().st_size < LIMIT_BYTES
-    network, _ = load_network(checkpoint)
-    module = export.BytesToMetres(network).eval()
-    image = np.random.default_rng(2).integers(0, 256, (64, 96, 3), np.uint8)
-    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 3))
-    with torch.inference_mode():
-        truth = module(torch.from_numpy(image)[None]).numpy()[0]
-    assert truth.shape == (32, 48)
-    for runtime in ("onnx", "openvino"):
-        engine = open_engine(out, runtime, "float32")
-        assert np.max(np.abs(engine.infer(image) - truth) / truth) < 1e-3
-    metadata = read_metadata(out)
-    assert (metadata.height, metadata.width) == (64, 96)
-    assert metadata.focal == pytest.approx((80.0 * 82.0) ** 0.5)
-    assert metadata.document["metrics"] == {"protocol": {"delta1": 0.5}}
-    assert metadata.document["licence"] == "Apache-2.0" and metadata.document["commit"]
-
-
-def test_calibration_takes_out_a_common_factor(checkpoint: Path, tmp_path: Path) -> None:
-    """Truth is the network's own depth times 1.3, with outliers that a median must ignore."""
-    network, _ = load_network(checkpoint)
-    pairs = []
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`net.onnx`, checked on three photographs, and what was said of it in `report.json`."""
+    root = tmp_path_factory.mktemp("exported")
+    result, photos, out = root / "result.json", root / "photos", root / "new" / "net.onnx"
+    evaluate.write_json(result, {"metrics": {"eigen": {"delta1": 0.7, "rmse": math.nan}}})
+    photos.mkdir()
     for seed in range(3):
-        image = np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8)
-        focal = training_focal(96)
-        depth = 1.3 * predict(network, image, torch.device("cpu"))
-        depth[:10] = 9.0
-        truth = np.asarray(cv2.resize(depth, (96, 64), interpolation=cv2.INTER_NEAREST), np.float32)
-        truth[-4:] = np.nan
-        pairs.append(Pair(image, truth, focal, focal, str(seed)))
-    out = tmp_path / "net.onnx"
-    export.export(checkpoint, out, None, {}, calibration=pairs)
-    assert read_metadata(out).document["scale_correction"] == pytest.approx(1.3, rel=1e-3)
-    plain = tmp_path / "plain.onnx"
-    export.export(checkpoint, plain, None, {})
-    answers = [open_engine(path, "onnx").infer(pairs[0].image) for path in (plain, out)]
-    np.testing.assert_allclose(answers[1], 1.3 * answers[0], rtol=2e-3)
+        cv2.imwrite(str(photos / f"{seed}.jpg"), blobs(seed, 120, 200))
+    arguments = [str(checkpoint), "--out", str(out), "--metrics", str(result)]
+    arguments += ["--images", str(photos), "--json", str(root / "new" / "report.json")]
+    assert export.main(arguments) == 0
+    return out
 
 
-def test_another_size_scales_the_focal_length(checkpoint: Path, tmp_path: Path) -> None:
-    out = tmp_path / "net.onnx"
-    assert export.main([str(checkpoint), "--out", str(out), "--size", "96", "144"]) == 0
-    metadata = read_metadata(out)
-    assert (metadata.height, metadata.width) == (96, 144)
-    assert metadata.focal == pytest.approx(1.5 * (80.0 * 82.0) ** 0.5)
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_the_exported_network_is_that_of_the_checkpoint(
+    checkpoint: Path, exported: Path, runtime: str
+) -> None:
+    image = blobs()
+    truth = np.exp(output_of(load_network(checkpoint)[0], image))
+    assert truth.shape == (32, 48)
+    answer = open_engine(exported, runtime, "float32").infer(image)
+    np.testing.assert_allclose(answer, truth, rtol=1e-3)
 
 
-def test_bad_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "bad.pt"
-    path.write_bytes(b"nothing")
-    assert export.main([str(path), "--out", str(tmp_path / "net.onnx")]) == 1
-    assert "bad.pt: cannot be read as a checkpoint" in capsys.readouterr().out
+@pytest.mark.slow
+def test_the_exported_file_says_what_it_is(exported: Path) -> None:
+    assert exported.stat().st_size < LIMIT_BYTES
+    metadata = read_metadata(exported)
+    assert (metadata.height, metadata.width) == SIZE
+    assert metadata.focal == pytest.approx(FOCAL)
+    document = metadata.document
+    assert document["metrics"] == {"eigen": {"delta1": 0.7, "rmse": None}}
+    assert (document["target"], document["precision"]) == ("log", "float32")
+    assert (document["data"], document["scale_correction"]) == (["random"], 1.0)
+    assert document["licence"] == "Apache-2.0" and document["commit"]
+    report = json.loads(exported.with_name("report.json").read_text())
+    assert report["metadata"] == document
+    assert report["agreement_with_pytorch"]["images"] == 3
+    assert 0 <= report["agreement_with_pytorch"]["max_rel"] < 1e-3
 
 
-def test_shipped_model_is_self_contained_and_measured() -> None:
+def test_the_shipped_model_is_self_contained() -> None:
     path = default_model()
     assert path.stat().st_size <= LIMIT_BYTES
     model = onnx.load(path, load_external_data=False)
     assert all(tensor.data_location == tensor.DEFAULT for tensor in model.graph.initializer)
-    metadata = read_metadata(path)
-    measured = metadata.document["metrics"][evaluate.PROTOCOL]
-    with (path.parent / "results.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["model"] == path.name]
-    assert rows, "results.csv has no row for the shipped model"
-    assert rows[-1]["images"] == "654" and rows[-1]["split"] == "test"
-    for name, value in measured.items():
-        assert float(rows[-1][name]) == pytest.approx(value, abs=2e-3)
-    assert metadata.document["data"][0] == "nyu_depth_v2_labeled_train795"
 
 
-@pytest.fixture
-def tiny_nyu(tmp_path: Path) -> Path:
-    """Two test images whose red channel is the depth code times a known factor."""
-    root = tmp_path / "nyu"
-    for folder in ("rgb", "depth8"):
-        (root / folder).mkdir(parents=True)
-    (root / "test654.txt").write_text("0\n1\n")
-    (root / "train795.txt").write_text("2\n")
-    for index, code in enumerate((60, 120)):
-        image = np.full((480, 640, 3), code, np.uint8)
-        depth = np.full((480, 640), code, np.uint8)
-        depth[:45] = 255  # outside the Eigen crop: must not count
-        cv2.imwrite(str(root / "rgb" / f"{index:04d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
-        cv2.imwrite(str(root / "depth8" / f"{index:04d}.png"), depth)
-    return root
+# --- targets and sizes ---------------------------------------------------------------------------
 
 
-def test_evaluation_on_known_depth(tiny_nyu: Path, tmp_path: Path) -> None:
-    scale = nyu.FX * networks.WIDTH / 640 * nyu.FY * networks.HEIGHT / 480
-    scale = scale**0.5 / networks.FOCAL
-    # The network answers 1.1 times the truth, apart from half a step of the 8-bit code.
-    model = networks.red_channel(tmp_path / "red.onnx", factor=1.1 / 25.5 / scale)
-    table, result = tmp_path / "rows.csv", tmp_path / "row.json"
-    arguments = [str(model), "--nyu", str(tiny_nyu), "--csv", str(table), "--json", str(result)]
-    assert evaluate.main(arguments) == 0
-    assert evaluate.main(arguments) == 0
-    with table.open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 2 and rows[0] == rows[1] and rows[0]["images"] == "2"
-    ratios = [1.1 * code / (code + 0.5) for code in (60, 120)]
-    assert float(rows[0]["abs_rel"]) == pytest.approx(np.mean(ratios) - 1, abs=1e-3)
-    assert float(rows[0]["log10"]) == pytest.approx(np.mean(np.log10(ratios)), abs=1e-3)
-    errors = [
-        (ratio - 1) * (code + 0.5) / 25.5 for ratio, code in zip(ratios, (60, 120), strict=True)
+@pytest.fixture(scope="module", params=METRES)
+def target(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def full(target: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small network for a target as float32."""
+    out = tmp_path_factory.mktemp(target) / "full.onnx"
+    export.export_network(*small(target), SIZE, out)
+    return out
+
+
+def test_every_target_becomes_metres_in_the_graph(target: str, full: Path) -> None:
+    image = blobs()
+    truth = METRES[target](output_of(small(target)[0].network, image))
+    np.testing.assert_allclose(open_engine(full, "onnx").infer(image), truth, rtol=1e-3)
+    metadata = read_metadata(full)
+    limits = {"log": (0.1, 20.0), "reciprocal": (0.1, 10.0), "normalised": (0.1, 10.0)}
+    assert (metadata.min_depth, metadata.max_depth) == limits[target]
+    assert metadata.document["target"] == target
+
+
+def test_another_size_scales_the_focal_length(tmp_path: Path) -> None:
+    out = tmp_path / "net.onnx"
+    export.export_network(*small("log"), (96, 144), out)
+    metadata = read_metadata(out)
+    assert (metadata.height, metadata.width) == (96, 144)
+    assert metadata.focal == pytest.approx(1.5 * FOCAL)
+    assert open_engine(out, "onnx").output_spec.shape == (1, 48, 72)
+
+
+# --- float16 -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def half(target: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network as float16."""
+    out = tmp_path_factory.mktemp(target) / "half.onnx"
+    export.export_network(*small(target), SIZE, out, precision="float16")
+    return out
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_float16_agrees_with_float32(full: Path, half: Path, runtime: str) -> None:
+    assert read_metadata(half).document["precision"] == "float16"
+    reference, engine = open_engine(full, "onnx"), open_engine(half, runtime, "float32")
+    assert (engine.input_spec.dtype, engine.output_spec.dtype) == ("uint8", "float32")
+    for seed in range(3):
+        truth, answer = (network.infer(blobs(seed)) for network in (reference, engine))
+        error = np.abs(answer / truth - 1)
+        assert 0 < np.median(error) < 0.01
+        assert (np.maximum(answer / truth, truth / answer) < 1.25).mean() >= 0.999
+
+
+def test_float16_types_all_but_the_ends(half: Path) -> None:
+    graph = onnx.shape_inference.infer_shapes(onnx.load(half), strict_mode=True).graph
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output)}
+    kinds |= {t.name: t.data_type for t in graph.initializer}
+    nodes = list(graph.node)
+    *inner, head = [node for node in nodes if node.op_type == "Conv"]
+    for node in inner:
+        assert {kinds[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
+    ends = [head, *nodes[nodes.index(head) :], *nodes[: nodes.index(inner[0])]]
+    outputs = {kinds[node.output[0]] for node in ends if node.op_type not in ("Cast", "Transpose")}
+    assert outputs == {TensorProto.FLOAT}
+    # From bytes, into float16, and out of it.
+    assert sum(node.op_type == "Cast" for node in nodes) == 3
+    # float16 to the end would leave steps of up to 0.1 % in the depth.
+    assert np.unique(open_engine(half, "onnx").infer(blobs())).size > 0.9 * 32 * 48
+
+
+def test_a_graph_without_a_head_cannot_be_float16(tmp_path: Path) -> None:
+    model = onnx.load(networks.red_channel(tmp_path / "red.onnx"))
+    with pytest.raises(ValueError, match="two convolutions"):
+        to_float16(model)
+
+
+def test_float16_keeps_tensors_that_both_sides_read() -> None:
+    """A weight that the head and the inside share, an input that skips the first convolution, an
+    inner output that skips the head.
+    """
+    nodes = [
+        helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["float", "w"], ["a"]),
+        helper.make_node("Add", ["a", "float"], ["b"]),
+        helper.make_node("Cast", ["x"], ["again"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["b", "again"], ["c"]),
+        helper.make_node("Resize", ["c", "", "scales"], ["up"], mode="nearest"),
+        helper.make_node("Resize", ["up", "", "", "size"], ["down"], mode="nearest"),
+        helper.make_node("Conv", ["down", "w"], ["d"]),
+        helper.make_node("Add", ["d", "a"], ["y"]),
     ]
-    assert float(rows[0]["rmse"]) == pytest.approx(np.mean(errors), abs=2e-3)
-    assert rows[0]["delta1"] == "1.0"
-    written = json.loads(result.read_text())["metrics"][evaluate.PROTOCOL]
-    assert written["abs_rel"] == float(rows[0]["abs_rel"])
+    weights: dict[str, npt.NDArray[Any]] = {
+        "w": np.full((1, 1, 1, 1), 0.5, np.float32),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+        "size": np.array([1, 1, 2, 3], np.int64),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 1, 2, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 2, 3])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    result = to_float16(model)
+    onnx.checker.check_model(result, full_check=True)
+    types = {tensor.name: tensor.data_type for tensor in result.graph.initializer}
+    assert types.pop("scales") == types.pop("w") == TensorProto.FLOAT
+    assert types.pop("size") == TensorProto.INT64
+    assert list(types.values()) == [TensorProto.FLOAT16]
+    x = np.arange(6, dtype=np.uint8).reshape(1, 1, 2, 3)
+    (y,) = ReferenceEvaluator(result).run(None, {"x": x})
+    assert isinstance(y, np.ndarray) and y.dtype == np.float32
+    # a = x / 2, b = 3x / 2, c = 5x / 2, d = 5x / 4, y = 7x / 4: exact in float16.
+    np.testing.assert_array_equal(y, x * np.float32(1.75))
 
 
-def test_evaluation_undoes_nothing_by_median_scaling(tiny_nyu: Path, tmp_path: Path) -> None:
-    model = networks.red_channel(tmp_path / "red.onnx", factor=0.3)
-    scores, _ = evaluate.evaluate(DepthEstimator.open(model), tiny_nyu, "test")
-    assert scores["delta1"] == 0.0 and scores["abs_rel"] > 1
+# --- calibration ---------------------------------------------------------------------------------
+
+
+def given(pair: Pair) -> Pair:
+    return pair
+
+
+def own_answers(module: BytesToMetres, factor: float) -> list[Frame]:
+    """Frames whose truth is the network's own depth times a factor, with outliers and holes."""
+    frames = []
+    for seed in range(3):
+        image = blobs(seed)
+        depth = factor * np.exp(output_of(module.network, image))
+        depth[:10] = 9.0
+        truth = np.asarray(cv2.resize(depth, (96, 64), interpolation=cv2.INTER_NEAREST), np.float32)
+        truth[-4:] = np.nan
+        # A lens of twice the training's focal length shows things as from half their distance.
+        pair = Pair(image, 2 * truth, 2 * FX, 2 * FY, str(seed))
+        frames.append(Frame(str(seed), "scene", partial(given, pair)))
+    return frames
+
+
+def test_calibration_finds_a_common_factor() -> None:
+    module, _ = small("log")
+    factor = scale_correction(module, own_answers(module, 1.3), SIZE, FOCAL)
+    assert factor == pytest.approx(1.3, rel=1e-3)
+
+
+def test_frames_without_depth_cannot_calibrate() -> None:
+    nothing = Pair(blobs(), np.full(SIZE, np.nan, np.float32), FX, FY, "nothing")
+    frames = [Frame("nothing", "scene", partial(given, nothing))]
+    for some in (frames, []):
+        with pytest.raises(ValueError, match="no frame"):
+            scale_correction(small("log")[0], some, SIZE, FOCAL)
+
+
+def test_the_factor_is_in_the_graph_and_in_the_metadata(tmp_path: Path) -> None:
+    module, info = small("log")
+    image = blobs()
+    truth = 1.3 * np.exp(output_of(module.network, image))
+    module.scale = 1.3
+    _, document = export.export_network(module, info, SIZE, tmp_path / "net.onnx")
+    answer = open_engine(tmp_path / "net.onnx", "onnx").infer(image)
+    np.testing.assert_allclose(answer, truth, rtol=1e-3)
+    assert document["scale_correction"] == 1.3
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_calibrated_on_frames(checkpoint: Path, tmp_path: Path) -> None:
+    frames = own_answers(load_bytes_to_metres(checkpoint)[0], 1.3)
+    _, document = export.export(checkpoint, tmp_path / "net.onnx", calibration=frames)
+    assert document["scale_correction"] == pytest.approx(1.3, rel=1e-3)
+
+
+def test_a_corrected_network_stays_within_its_range() -> None:
+    module, _ = small("log")
+    module.scale = 30.0
+    with torch.no_grad():
+        depth = module(torch.from_numpy(blobs())[None])
+    assert float(depth.max()) == pytest.approx(TARGETS["log"].max_depth)
+
+
+# --- the check -----------------------------------------------------------------------------------
+
+
+def test_a_file_that_differs_from_pytorch_does_not_replace_a_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, original = tmp_path / "net.onnx", export.to_onnx
+    out.write_bytes(b"good")
+
+    def with_another_bias(*arguments: Any) -> onnx.ModelProto:
+        model = original(*arguments)
+        bias = next(t for t in model.graph.initializer if t.name.endswith("head.bias"))
+        array = numpy_helper.to_array(bias) + np.float32(0.002)
+        bias.CopyFrom(numpy_helper.from_array(array, bias.name))
+        return model
+
+    monkeypatch.setattr(export, "to_onnx", with_another_bias)
+    with pytest.raises(ValueError, match=r"net\.onnx: not written.*2\.0.e-03"):
+        export.export_network(*small("log"), SIZE, out)
+    assert out.read_bytes() == b"good"
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["none.ckpt"], "none.ckpt"),
+        (["bad.pt"], "bad.pt: cannot be read as a checkpoint"),
+        (["last.ckpt", "--size", "63", "96"], "--size 63 96"),
+        (["last.ckpt", "--size", "16", "24"], "--size 16 24"),
+        (["last.ckpt", "--metrics", "text.json"], "text.json"),
+        (["last.ckpt", "--metrics", "list.json"], "list.json"),
+        (["last.ckpt", "--metrics", "none.json"], "none.json"),
+        (["last.ckpt", "--calibrate", "none"], "none"),
+        (["last.ckpt", "--images", "none"], "none"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "last.ckpt").write_bytes(checkpoint.read_bytes())
+    (tmp_path / "bad.pt").write_bytes(b"nothing")
+    (tmp_path / "text.json").write_text("metrics")
+    (tmp_path / "list.json").write_text('{"metrics": [1]}')
+    assert export.main([*arguments, "--out", "net.onnx"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("training.export: ") and text in lines[-1]
+    assert not (tmp_path / "net.onnx").exists()

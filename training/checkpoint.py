@@ -1,48 +1,161 @@
-"""Checkpoints: one file that training continues from and that evaluation and export read."""
+"""Checkpoints: Lightning's file, with a description of the network that evaluation and export read.
+
+Nothing that is stored in a checkpoint is ever executed: everything is loaded with `weights_only`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from mono_depth_ros.atomic import replacing
 from training.models import UNet, build_unet
+from training.targets import TARGETS
 
-FORMAT = 1
+KEY = "mono_depth"
+FORMAT = 2
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Writes atomically, so that a run killed while saving leaves the previous file whole."""
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says of its network.
+
+    Attributes:
+        architecture: of `training.models`.
+        target: of `training.targets`; what the network's output means.
+        height, width: input size of the last training stage, pixels.
+        fx, fy: training focal lengths at that size, pixels.
+        data: names of the data sets that it was trained on.
+        training: configuration, commit, seed and hash of the list of images.
+    """
+
+    architecture: str
+    target: str
+    height: int
+    width: int
+    fx: float
+    fy: float
+    data: list[str]
+    training: dict[str, Any]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the file and renames: a full disk or a kill leaves the last good one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with replacing(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # torch's zip writer reports a full disk as the latter
+            reason = str(error).splitlines()[0]
+            raise OSError(
+                f"{path}: cannot be saved ({reason}); the previous checkpoint is unharmed:"
+                " free some space and run the same command again"
+            ) from error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint without executing anything that is in it (`weights_only`).
+    """Reads a checkpoint without executing anything that is in it.
 
     Raises:
         ValueError: missing, or not one of ours.
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch raises a dozen types for a bad file
         raise ValueError(
-            f"{path}: cannot be read as a checkpoint ({type(error).__name__})"
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}); it is damaged, or"
+            " holds more than weights"
         ) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    info = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(info, dict) or info.get("format") != FORMAT or "state_dict" not in content:
         raise ValueError(f"{path}: not a checkpoint of this package (format {FORMAT})")
     return content
 
 
-def load_network(path: str | Path) -> tuple[UNet, dict[str, Any]]:
-    """The averaged (EMA) network of a checkpoint in evaluation mode, and the checkpoint's content.
+def describe(info: CheckpointInfo) -> dict[str, Any]:
+    """What a checkpoint holds under `KEY`."""
+    return {"format": FORMAT, **asdict(info)}
+
+
+def read_info(content: dict[str, Any], path: str | Path) -> CheckpointInfo:
+    """The description in a checkpoint's content.
+
+    Raises:
+        ValueError: it is incomplete, or names an unknown target.
+    """
+    fields = {name: value for name, value in content[KEY].items() if name != "format"}
+    try:
+        info = CheckpointInfo(**fields)
+    except TypeError as error:
+        raise ValueError(f"{path}: its description is incomplete ({error})") from None
+    if info.target not in TARGETS:
+        raise ValueError(f"{path}: predicts '{info.target}', known: {', '.join(TARGETS)}")
+    return info
+
+
+def network_state(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The network's part of a checkpoint's state: the averaged weights where there are such."""
+    prefix = "network."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in content["state_dict"].items()
+        if name.startswith(prefix)
+    }
+
+
+def load_weights(network: UNet, path: str | Path, architecture: str) -> None:
+    """Takes the weights of a checkpoint of the same architecture.
+
+    Raises:
+        ValueError: missing, not one of ours, or of another architecture.
+    """
+    content = load_checkpoint(path)
+    info = read_info(content, path)
+    if info.architecture != architecture:
+        raise ValueError(
+            f"{path}: is a {info.architecture}, not a {architecture}; name a checkpoint of that"
+            " architecture, or set `architecture` to match"
+        )
+    try:
+        network.load_state_dict(network_state(content))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: its weights do not fit a {architecture} ({reason})") from None
+
+
+def load_network(path: str | Path) -> tuple[UNet, CheckpointInfo]:
+    """The network of a checkpoint in evaluation mode, with averaged weights if there are such.
 
     Raises:
         ValueError: missing, or not one of ours.
     """
-    content = load_checkpoint(path)
-    network = build_unet(content["architecture"])
-    network.load_state_dict(content["ema"])
-    return network.eval(), content
+    info = read_info(load_checkpoint(path), path)
+    network = build_unet(info.architecture)
+    load_weights(network, path, info.architecture)
+    return network.eval(), info
+
+
+def save_weights(network: UNet, info: CheckpointInfo, out: Path) -> None:
+    """Writes a checkpoint of weights alone, without the optimiser: to ship, or to fine-tune from.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    content = {"state_dict": state, KEY: describe(info)}
+    AtomicCheckpointIO().save_checkpoint(content, out)

@@ -1,251 +1,151 @@
-"""Trains a depth U-Net on NYU-Depth-V2 and, if given, further RGB-D folders.
+"""Trains a depth network as a configuration says; run it again to go on after an interruption.
 
-Progressive resizing: each stage names an input size and a number of epochs; small images first,
-the final size last. The learning rate warms up, then decays polynomially over all stages.
+Several GPUs or machines: start it with torchrun; every process takes its part of each batch.
+Written to --out: last.ckpt, best.ckpt (validation delta1), metrics.csv (a row an epoch), run.yaml
+(configuration, commit, seed, hash of the list of images, versions), TensorBoard logs with panels.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+import os
+import sys
+import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
-from tqdm import tqdm
+import lightning
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.data import nyu
-from training.data.augment import augment, resize_pair
-from training.data.folder import read_folders
-from training.data.pair import Pair
-from training.losses import depth_loss
-from training.metrics import MetricMean
-from training.models import UNet, build_unet
+from training.averaging import WarmAveraging
+from training.bytes_to_metres import load_bytes_to_metres
+from training.checkpoint import AtomicCheckpointIO, load_weights
+from training.config import Config, read_config
+from training.datamodule import DepthData
+from training.depth_module import DepthModule
+from training.metrics_csv import MetricsCSV
+from training.models import load_encoder
+from training.run import check_continues, checkpoint_info, world_size, write_run
 
-EMA_DECAY = 0.998
-
-
-def training_focal(width: int) -> float:
-    """Focal length in pixels at an input `width` that networks are trained for: NYU's RGB camera,
-    geometric mean of fx and fy; input height follows at 4:3.
-    """
-    return math.sqrt(nyu.FX * nyu.FY) * width / nyu.WIDTH
+# A kill costs no more than this, even where an epoch takes an hour.
+SAVE_EVERY = timedelta(minutes=5)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """`epochs` passes at input `height` x `width`."""
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar without the logger's version, which says nothing here."""
 
-    height: int
-    width: int
-    epochs: int
-
-    @classmethod
-    def parse(cls, text: str) -> Stage:
-        """Reads HEIGHTxWIDTHxEPOCHS.
-
-        >>> Stage.parse("192x256x40")
-        Stage(height=192, width=256, epochs=40)
-        """
-        try:
-            height, width, epochs = (int(part) for part in text.split("x"))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTHxEPOCHS") from None
-        return cls(height, width, epochs)
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
 
 
-class AugmentedPairs(Dataset[tuple[Tensor, Tensor]]):
-    """Random views of pairs: uint8 3xHxW images and float32 1x(H/2)x(W/2) depth."""
-
-    def __init__(self, pairs: list[Pair], size: tuple[int, int], seed: int) -> None:
-        self.pairs, self.size, self.seed = pairs, size, seed
-        self.focal = training_focal(size[1])
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        # Torch seeds each worker differently each epoch; fold that in, so views never repeat.
-        rng = np.random.default_rng((self.seed, index, int(torch.randint(2**31, ()))))
-        image, depth = augment(self.pairs[index], rng, self.size, self.focal)
-        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(depth)[None]
-
-
-def make_loader(
-    main: list[Pair], extra: list[Pair], extra_share: float, stage: Stage, args: argparse.Namespace
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches in which a share `extra_share` of images comes from `extra`; an epoch is as long as
-    `main`.
-    """
-    weights = [1.0 / len(main)] * len(main)
-    if extra:
-        weights = [w * (1 - extra_share) for w in weights] + [extra_share / len(extra)] * len(extra)
-    dataset = AugmentedPairs(main + extra, (stage.height, stage.width), args.seed)
-    sampler = WeightedRandomSampler(weights, len(main), replacement=bool(extra))
-    return DataLoader(
-        dataset, args.batch, sampler=sampler, num_workers=args.workers, drop_last=True
-    )
-
-
-def learning_rate(progress: float, peak: float, warmup: float = 0.03, power: float = 0.9) -> float:
-    """Linear warm-up, then peak * (1 - t)^power.
-
-    >>> learning_rate(0.015, 1.0), learning_rate(0.03, 1.0), learning_rate(1.0, 1.0)
-    (0.5, 1.0, 0.0)
-    """
-    if progress < warmup:
-        return peak * progress / warmup
-    return float(peak * (1 - (progress - warmup) / (1 - warmup)) ** power)
-
-
-@torch.no_grad()
-def update_ema(ema: nn.Module, network: nn.Module, step: int) -> None:
-    """Exponential moving average of all weights and batch-norm statistics, faster at the start."""
-    decay = min(EMA_DECAY, (1 + step) / (10 + step))
-    current = network.state_dict()
-    for name, value in ema.state_dict().items():
-        if value.dtype.is_floating_point:
-            value.lerp_(current[name], 1 - decay)
-        else:
-            value.copy_(current[name])
-
-
-def predict(network: UNet, image: np.ndarray, device: torch.device) -> np.ndarray:
-    """Depth of one hxwx3 uint8 image: (h/2)x(w/2) float32 metres at the training focal length."""
-    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].to(device).float() / 255
-    with torch.inference_mode():
-        depth: np.ndarray = network(tensor).exp()[0, 0].float().cpu().numpy()
-    return depth
-
-
-def validate(
-    network: UNet, pairs: list[Pair], stage: Stage, device: torch.device
-) -> dict[str, float]:
-    """Metrics of whole frames at the network's output size."""
-    network.eval()
-    mean = MetricMean()
-    for pair in pairs:
-        image, depth = resize_pair(pair, (stage.height, stage.width), training_focal(stage.width))
-        mean.add(predict(network, image, device), depth)
-    return mean.compute()
-
-
-def batches(
-    loader: DataLoader[tuple[Tensor, Tensor]], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images Nx3xHxW float32 in [0, 1] and depth Nx1xhxw float32 metres, on `device`."""
-    for image, depth in loader:
-        scaled = image.to(device).to(torch.float32, memory_format=torch.channels_last) / 255
-        yield scaled, depth.to(device)
-
-
-def train(args: argparse.Namespace) -> None:
-    """Runs or continues a training; writes `last.pt`, `log.jsonl` to `args.out`."""
-    torch.manual_seed(args.seed)
-    device = torch.device(args.device)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    print(f"reading {args.nyu}")
-    pairs = nyu.read_nyu(args.nyu, "fit")
-    validation = nyu.read_nyu(args.nyu, "validation")
-    extra = read_folders(args.extra) if args.extra else []
-    if len(pairs) < args.batch:
-        raise ValueError(f"{args.nyu}: {len(pairs)} training pairs are less than --batch")
-    print(f"{len(pairs)} training pairs, {len(validation)} for validation, {len(extra)} extra")
-
-    network = build_unet(args.architecture, args.encoder_weights)
-    ema = build_unet(args.architecture)
-    ema.load_state_dict(network.state_dict())
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    encoder = {id(p) for p in network.encoder.parameters()}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in network.parameters() if id(p) not in encoder], "peak": args.lr},
-        {"params": list(network.encoder.parameters()), "peak": args.lr * args.encoder_lr_scale},
+def callbacks(config: Config, out: Path) -> list[Callback]:
+    """Checkpoints, metrics file, weight averaging and early stop, as configured."""
+    files: dict[str, Any] = {"dirpath": out, "enable_version_counter": False}
+    made: list[Callback] = [
+        ProgressBar(),
+        MetricsCSV(out / "metrics.csv"),
+        ModelCheckpoint(filename="best", monitor="validation/delta1", mode="max", **files),
+        ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **files),
+        ModelCheckpoint(filename="last", train_time_interval=SAVE_EVERY, **files),
     ]
-    optimiser = torch.optim.AdamW(groups, lr=0.0, weight_decay=args.weight_decay)
-    names = ["nyu_depth_v2_labeled_train795", *([f"extra_rgbd_{len(extra)}"] if extra else [])]
+    if config.ema_decay is not None:
+        made.append(WarmAveraging(config.ema_decay))
+    if config.early_stop is not None:
+        made.append(EarlyStopping("validation/delta1", patience=config.early_stop, mode="max"))
+    return made
 
-    epochs = [stage for stage in args.stages for _ in range(stage.epochs)]
-    per_epoch = len(pairs) // args.batch
-    first = 0
-    last = out / "last.pt"
+
+def train(
+    config: Config,
+    data: DepthData,
+    out: Path,
+    encoder_weights: Path | None = None,
+    init: Path | None = None,
+    teacher: Path | None = None,
+    accelerator: str = "auto",
+) -> DepthModule:
+    """Runs a training, or goes on with the one in `out`.
+
+    Args:
+        encoder_weights: ImageNet weights to start the encoder from.
+        init: checkpoint to start the whole network from.
+        teacher: checkpoint of a network to learn from, beside the truth.
+        accelerator: as Lightning's Trainer takes it.
+
+    Returns:
+        The module as it was at the end.
+
+    Raises:
+        ValueError: weights or checkpoints that do not fit.
+        OSError: `out` cannot be written to.
+    """
+    # Its greetings and tips would hide what is said here.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    lightning.seed_everything(config.seed, verbose=False)
+    info = checkpoint_info(config, data)
+    tutor = load_bytes_to_metres(teacher)[0] if teacher else None
+    module = DepthModule(config, info, data.total_steps, teacher=tutor)
+    last = out / "last.ckpt"
     if last.exists():
-        state = load_checkpoint(last)
-        if state["architecture"] != args.architecture:
-            raise ValueError(
-                f"{last}: is a {state['architecture']}, not a {args.architecture};"
-                " choose another --out"
-            )
-        network.load_state_dict(state["network"])
-        ema.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        for group, fresh in zip(optimiser.param_groups, groups, strict=True):
-            group["peak"] = fresh["peak"]
-        first = state["epoch"]
-        torch.manual_seed(args.seed + first)
-        print(f"continuing {last} after epoch {first}")
+        check_continues(last, info)
+    elif init is not None:
+        load_weights(module.network, init, config.architecture)
+    elif encoder_weights is not None:
+        load_encoder(module.network, encoder_weights)
+    local, world = world_size()
+    trainer = Trainer(
+        accelerator=accelerator,
+        strategy="ddp" if world > 1 else "auto",
+        devices=local,
+        num_nodes=world // local,
+        precision=config.precision,
+        max_epochs=config.epochs,
+        gradient_clip_val=config.optimiser.gradient_clip,
+        callbacks=callbacks(config, out),
+        logger=TensorBoardLogger(out, name="", version="tensorboard"),
+        plugins=[AtomicCheckpointIO()],
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(50, data.steps),
+        enable_model_summary=False,
+        benchmark=True,
+    )
+    if trainer.is_global_zero and not last.exists():
+        write_run(out, info)
+    with warnings.catch_warnings():
+        for expected in (
+            "does not have many workers",  # the caller chose their number
+            "Checkpoint directory .* exists",  # a run goes on in its folder
+            ".*is_leaf",  # Lightning's own use of a deprecated call
+            "Found .* in eval mode",  # what is frozen
+        ):
+            warnings.filterwarnings("ignore", f".*{expected}")
+        trainer.fit(
+            module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True
+        )
+    return module
 
-    loader: DataLoader[tuple[Tensor, Tensor]] | None = None
-    for epoch in range(first, len(epochs)):
-        stage = epochs[epoch]
-        if loader is None or stage is not epochs[epoch - 1]:
-            loader = make_loader(pairs, extra, args.extra_share, stage, args)
-        network.train()
-        started, sums, count = time.monotonic(), dict[str, float](), 0
-        bar = tqdm(
-            batches(loader, device),
-            total=per_epoch,
-            desc=f"epoch {epoch + 1}/{len(epochs)} {stage.height}x{stage.width}",
-            mininterval=5,
-        )
-        for i, (image, depth) in enumerate(bar):
-            step = epoch * per_epoch + i
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step / (len(epochs) * per_epoch), group["peak"])
-            with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-                pred = network(image)
-            losses = depth_loss(pred.float(), depth)
-            optimiser.zero_grad(set_to_none=True)
-            losses["total"].backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimiser.step()
-            update_ema(ema, network, step)
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(loss.detach())
-            count += 1
-            bar.set_postfix(loss=f"{sums['total'] / count:.3f}", refresh=False)
-        row: dict[str, Any] = {"epoch": epoch + 1, "size": [stage.height, stage.width]}
-        row |= {name: round(value / count, 4) for name, value in sums.items()}
-        if (epoch + 1) % args.validate_every == 0 or epoch + 1 == len(epochs):
-            scores = validate(ema, validation, stage, device)
-            row["validation"] = {name: round(value, 4) for name, value in scores.items()}
-        row["seconds"] = round(time.monotonic() - started, 1)
-        with (out / "log.jsonl").open("a") as log:
-            log.write(json.dumps(row) + "\n")
-        save_checkpoint(
-            last,
-            {
-                "architecture": args.architecture,
-                "size": [stage.height, stage.width],
-                "focal_px": [nyu.FX * stage.width / nyu.WIDTH, nyu.FY * stage.width / nyu.WIDTH],
-                "data": names,
-                "epoch": epoch + 1,
-                "network": network.state_dict(),
-                "ema": ema.state_dict(),
-                "optimiser": optimiser.state_dict(),
-            },
-        )
-        print(json.dumps(row), flush=True)
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Reads KEY=VALUE; the value is YAML.
+
+    >>> parse_assignment("optimiser.lr=0.01")
+    ('optimiser.lr', 0.01)
+    """
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"'{text}' is not KEY=VALUE")
+    return key, yaml.safe_load(value)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -254,43 +154,73 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         prog="python -m training.train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python -m training.train --nyu data/nyu --extra data/extra \\\n"
-        "    --encoder-weights mobilenetv2.npz --out runs/compact\n"
-        "Run the same command again to continue after an interruption.",
+        epilog="""examples:
+  python -m training.train --config training/configs/compact.yaml
+  python -m training.train --config training/configs/paper.yaml --data-root /data \\
+      --pretrained densenet169-b2777c0a.pth
+  torchrun --nproc-per-node 8 -m training.train --config training/configs/article.yaml
+Run the same command again to continue after an interruption.""",
     )
-    parser.add_argument("--nyu", required=True, type=Path, help="folder with rgb/, depth8/, splits")
-    parser.add_argument("--extra", type=Path, help="folder of RGB-D folders, each with meta.json")
-    parser.add_argument("--extra-share", type=float, default=0.15, help="their share of a batch")
-    parser.add_argument("--architecture", default="mobilenetv2-unet")
-    parser.add_argument("--encoder-weights", type=Path, help="ImageNet weights (.npz)")
-    parser.add_argument("--out", required=True, type=Path, help="checkpoint and log go here")
+    parser.add_argument("--config", required=True, type=Path, help="YAML file")
+    parser.add_argument("--out", type=Path, help="default: runs/NAME-OF-CONFIG")
     parser.add_argument(
-        "--stages",
-        type=Stage.parse,
-        nargs="+",
-        default=[Stage(192, 256, 70), Stage(240, 320, 30)],
-        metavar="HxWxEPOCHS",
-        help="input sizes and epochs, in order (default: 192x256x70 240x320x30)",
+        "--data-root",
+        type=Path,
+        default=Path("data"),
+        help="folder that the configuration's relative paths start from (default: data)",
     )
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-3, help="peak rate of the decoder")
-    parser.add_argument("--encoder-lr-scale", type=float, default=0.4)
-    parser.add_argument("--weight-decay", type=float, default=0.02)
-    parser.add_argument("--workers", type=int, default=1, help="data loading processes")
-    parser.add_argument("--validate-every", type=int, default=5, metavar="EPOCHS")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--data",
+        type=parse_assignment,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="where one of the configuration's sources is, instead",
+    )
+    parser.add_argument("--pretrained", type=Path, help="ImageNet weights of the encoder")
+    parser.add_argument("--init", type=Path, help="checkpoint to start the whole network from")
+    parser.add_argument(
+        "--set",
+        type=parse_assignment,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a value of the configuration, e.g. optimiser.lr=2e-4",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(os.cpu_count() or 1, 16),
+        help="loader processes of each training process (default: one a core, 16 at most)",
+    )
+    parser.add_argument("--accelerator", default="auto", help="auto, gpu or cpu")
     return parser.parse_args(argv)
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error, also of one that a loader process raised with its traceback."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    last = lines[-1]
+    return last.split("Error: ", 1)[-1] if "Traceback" in str(error) else last
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
     try:
-        train(args)
-    except ValueError as error:
-        print(f"training.train: {error}")
+        overrides = {f"data.{name}.path": str(Path(p).absolute()) for name, p in args.data}
+        config = read_config(args.config, {**overrides, **dict(args.set)})
+        weights = args.pretrained
+        if weights is None and config.encoder_weights is not None:
+            weights = args.data_root / config.encoder_weights
+        if weights is None and args.init is None:
+            print("the encoder starts from random weights; --pretrained FILE starts it better")
+        data = DepthData(config, args.data_root, args.workers, world_size()[1])
+        out = args.out or Path("runs") / args.config.stem
+        teacher = args.data_root / config.teacher if config.teacher else None
+        train(config, data, out, weights, args.init, teacher, args.accelerator)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"training.train: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,17 +1,17 @@
 """MobileNetV2 as an encoder: five feature maps at strides 2, 4, 8, 16 and 32.
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, table 2.
-Parameters carry torchvision's names, so that its published weight files load too.
+Parameters carry torchvision's names. MXNet Gluon's network is the same but for an expand
+convolution in the first block, too.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor, nn
+
+from training.models.encoder import Encoder
 
 # (expansion t, channels c, repeats n, stride s) of each stage.
 STAGES = (
@@ -63,15 +63,12 @@ class InvertedResidual(nn.Module):
         return x + out if self.residual else out
 
 
-class MobileNetV2Encoder(nn.Module):
+class MobileNetV2Encoder(Encoder):
     """MobileNetV2 without its classifier.
 
     Args:
-        expand_first: give the first block a 32->32 expand convolution too. MXNet Gluon's
-            weights have one; torchvision's do not.
-
-    Input: Nx3xHxW float, ImageNet-normalised. Output: a list of features, finest first,
-    whose channels and strides are `channels` and `strides`.
+        expand_first: give the first block a 32->32 expand convolution too, as MXNet Gluon does;
+            torchvision does not.
     """
 
     channels = (16, 24, 32, 96, 320)
@@ -90,6 +87,29 @@ class MobileNetV2Encoder(nn.Module):
                 )
                 in_channels = out_channels
         self.features = nn.ModuleList(blocks)
+        self.expand_first = expand_first
+        self.weights = (
+            "MXNet Gluon's mobilenetv2_1.0 (.npz; torchvision's fits mobilenetv2-torchvision-unet)"
+            if expand_first
+            else "torchvision's mobilenet_v2 (.pth; Gluon's fits mobilenetv2-unet)"
+        )
+
+    def own_name(self, published: str) -> str | None:
+        """Gluon's file: stem `c0`, `b0`; blocks `bl.I` with `c0`, `b0` expand, `c1`, `b1`
+        depthwise, `c2`, `b2` project. Its head `c1`, `b1` and torchvision's are not used.
+        """
+        if not self.expand_first:
+            head = published.startswith((f"features.{len(self.features)}.", "classifier."))
+            return None if head else published
+        match = re.fullmatch(r"(?:bl\.(\d+)\.)?([cb])(\d)\.(\w+)", published)
+        if match is None:
+            return published
+        block, kind, index, tensor = match.groups()
+        norm = int(kind == "b")
+        if block is None:
+            return f"features.0.{norm}.{tensor}" if index == "0" else None
+        part = f"{2 + norm}" if index == "2" else f"{index}.{norm}"
+        return f"features.{int(block) + 1}.conv.{part}.{tensor}"
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = []
@@ -98,39 +118,3 @@ class MobileNetV2Encoder(nn.Module):
             if i in FEATURE_BLOCKS:
                 features.append(x)
         return features
-
-
-def load_gluon_weights(encoder: MobileNetV2Encoder, path: str | Path) -> None:
-    """Loads MXNet Gluon's ImageNet MobileNetV2 1.0 from an .npz into `encoder`, strictly.
-
-    Names in the file: stem `c0`/`b0`; blocks `bl.I` with `c0`/`b0` expand, `c1`/`b1` depthwise,
-    `c2`/`b2` project; the classifier's 1x1 head `c1`/`b1` is not used.
-
-    Raises:
-        ValueError: a parameter is missing or has another shape.
-    """
-    norm = {"g": "weight", "b": "bias", "m": "running_mean", "v": "running_var"}
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
-    state: dict[str, Tensor] = {}
-    for name, array in arrays.items():
-        match = re.fullmatch(r"(?:bl\.(\d+)\.)?([cb])(\d)\.?(\w*)", name)
-        if match is None:
-            continue
-        block, kind, index, field = match.groups()
-        if block is None:
-            if index != "0":
-                continue
-            prefix = "features.0.0" if kind == "c" else "features.0.1"
-        elif index == "2":
-            prefix = f"features.{int(block) + 1}.conv.{2 if kind == 'c' else 3}"
-        else:
-            prefix = f"features.{int(block) + 1}.conv.{index}.{0 if kind == 'c' else 1}"
-        state[f"{prefix}.{norm.get(field, field) if kind == 'b' else 'weight'}"] = array
-    try:
-        missing, unexpected = encoder.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: not MobileNetV2 1.0 weights ({error})") from None
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise ValueError(f"{path}: missing {missing[:3]}, unexpected {unexpected[:3]}")

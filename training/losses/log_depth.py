@@ -1,5 +1,5 @@
-"""Losses on log depth. Every one takes Nx1xHxW log metres and a mask of the same shape, and ignores
-what is not in the mask.
+"""The loss on log depth. Every part takes Nx1xhxw log metres and a mask of the same shape, and
+ignores what is not in the mask.
 """
 
 from __future__ import annotations
@@ -63,16 +63,13 @@ def ssim(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return (dissimilarity * mask).sum() / mask.sum().clamp(min=1)
 
 
-def depth_loss(pred: Tensor, depth: Tensor) -> dict[str, Tensor]:
-    """All parts and their weighted sum `total`.
+def log_depth_loss(pred: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """All parts and `total`: 0.5 l1 + silog + 0.5 gradient + ssim.
 
     Args:
-        pred: Nx1xHxW log metres.
-        depth: Nx1xHxW metres; NaN and non-positive values are masked.
+        pred, target: Nx1xhxw log metres, finite.
+        mask: Nx1xhxw, 1 valid, 0 invalid.
     """
-    valid = torch.isfinite(depth) & (depth > 0)
-    target = torch.where(valid, depth, torch.ones_like(depth)).log()
-    mask = valid.to(pred.dtype)
     parts = {
         "l1": l1(pred, target, mask),
         "silog": scale_invariant(pred, target, mask),
