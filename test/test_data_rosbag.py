@@ -659,6 +659,16 @@ KINECT = [
     topic("/depth_to_rgb/image_raw", "32FC1", "rgb_camera_link"),
     topic("/rgb_to_depth/image_raw", "bgra8", "depth_camera_link"),
 ]
+OPENNI = [
+    topic("/camera/rgb/image_raw", "rgb8", "camera_rgb_optical_frame"),
+    topic("/camera/rgb/image_rect_color", "rgb8", "camera_rgb_optical_frame"),
+    topic("/camera/depth/image_raw", "16UC1", "camera_depth_optical_frame"),
+    topic("/camera/depth_registered/image_raw", "16UC1", "camera_rgb_optical_frame"),
+]
+REALSENSE_AND_IMAGE_PROC = [
+    *REALSENSE,
+    topic("/camera/camera/color/image_rect_color", "rgb8", "camera_color_optical_frame"),
+]
 
 
 @pytest.mark.parametrize(
@@ -668,8 +678,10 @@ KINECT = [
         (ZED, "rgb/image_rect_color", "depth/depth_registered"),
         (OAK, "rgb/image_raw", "stereo/image_raw"),
         (KINECT, "rgb/image_raw", "depth_to_rgb/image_raw"),
+        (OPENNI, "rgb/image_rect_color", "depth_registered/image_raw"),
+        (REALSENSE_AND_IMAGE_PROC, "color/image_raw", "aligned_depth_to_color/image_raw"),
     ],
-    ids=["RealSense", "ZED", "OAK", "Kinect"],
+    ids=["RealSense", "ZED", "OAK", "Kinect", "OpenNI", "RealSense and image_proc"],
 )
 def test_the_topics_of_a_camera_are_found_by_themselves(
     topics: list[ImageTopic], image: str, depth: str
@@ -684,6 +696,13 @@ def test_a_compressed_topic_is_taken_where_there_is_no_raw_one() -> None:
     assert image.name == "/camera/camera/color/image_raw/compressed"
     assert depth.name == "/camera/camera/aligned_depth_to_color/image_raw/compressedDepth"
     assert image.info == "/camera/camera/color/camera_info"
+
+
+@pytest.mark.parametrize("kind", ["confidence", "disparity"])
+def test_maps_of_other_quantities_are_no_depth(kind: str) -> None:
+    topics = [topic(f"/c/{name}/image", "32FC1", "c") for name in (kind, "depth")]
+    _, depth = choose([*topics, topic("/c/rgb/image", "rgb8", "c")])
+    assert depth.name == "/c/depth/image"
 
 
 def two_cameras() -> list[ImageTopic]:
@@ -978,6 +997,21 @@ def test_every_third_frame_is_imported(tmp_path: Path, storage: str) -> None:
     bag = write(tmp_path / "kitchen", storage, recording(8))
     assert main([str(bag), "--out", str(tmp_path / "out"), "--every", "3"]) == 0
     check_import(tmp_path / "out", (0, 3, 6))
+
+
+@storages
+def test_imported_frames_are_in_order_of_time_whatever_the_clock(
+    tmp_path: Path, storage: str
+) -> None:
+    items: list[Item] = [(INFO, info(), 0)]
+    for i, stamp in enumerate((9_900_000_000, 10_000_000_000, 10_100_000_000)):  # simulated time
+        items.append((COLOUR, raw(stamp, colours(i), "rgb8"), stamp))
+        items.append((DEPTH, raw(stamp, millimetres(i), "16UC1"), stamp))
+    bag = write(tmp_path / "kitchen", storage, items)
+    assert main([str(bag), "--out", str(tmp_path)]) == 1  # where the bag is
+    assert main([str(bag), "--out", str(tmp_path / "out")]) == 0
+    for i, frame in enumerate(read_folder(tmp_path / "out" / "kitchen")):
+        np.testing.assert_allclose(frame.read().depth, in_metres(millimetres(i)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["no index", "sqlite3 file", "mcap file"])

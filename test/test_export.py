@@ -349,8 +349,15 @@ def test_the_factor_is_in_the_graph_and_in_the_metadata(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_checkpoint_is_calibrated_on_frames(checkpoint: Path, tmp_path: Path) -> None:
     frames = own_answers(load_bytes_to_metres(checkpoint)[0], 1.3)
-    _, document = export.export(checkpoint, tmp_path / "net.onnx", calibration=frames)
+    out, weights = tmp_path / "net.onnx", tmp_path / "net.ckpt"
+    _, document = export.export(checkpoint, out, calibration=frames, weights=weights)
     assert document["scale_correction"] == pytest.approx(1.3, rel=1e-3)
+    # The weights that go with the file answer as it does.
+    engine = open_engine(out, "onnx")
+    image = blobs(2, *engine.input_spec.shape[1:3])
+    with torch.inference_mode():
+        same = load_bytes_to_metres(weights)[0](torch.from_numpy(image)[None])[0]
+    np.testing.assert_allclose(same, engine.infer(image), rtol=1e-3)
 
 
 def test_a_corrected_network_stays_within_its_range() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from mono_depth_ros.model import SCHEMA
 from training.checkpoint import CheckpointInfo, load_network
+from training.commit import commit_hash
 from training.models import UNet
 from training.targets import TARGETS, Target
 
@@ -44,14 +44,7 @@ def load_bytes_to_metres(path: Path) -> tuple[BytesToMetres, CheckpointInfo]:
         ValueError: the checkpoint is missing or not one of ours.
     """
     network, info = load_network(path)
-    return BytesToMetres(network, TARGETS[info.target]).eval(), info
-
-
-def commit_hash() -> str:
-    """The repository's commit, or `unknown` outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
+    return BytesToMetres(network, TARGETS[info.target], info.scale_correction).eval(), info
 
 
 def focal_at(info: CheckpointInfo, width: int) -> tuple[float, float]:
@@ -63,7 +56,6 @@ def document(
     info: CheckpointInfo,
     size: tuple[int, int],
     precision: str = "float32",
-    correction: float = 1.0,
     metrics: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a network says of itself: the JSON object that `mono_depth_ros.model` reads.
@@ -71,7 +63,6 @@ def document(
     Args:
         size: input height and width.
         precision: of its weights.
-        correction: factor on its depth.
         metrics: {protocol: {metric: value}}.
     """
     target = TARGETS[info.target]
@@ -84,7 +75,7 @@ def document(
         "depth_m": {"min": target.min_depth, "max": target.max_depth},
         "target": target.name,
         "precision": precision,
-        "scale_correction": correction,
+        "scale_correction": info.scale_correction,
         "data": info.data,
         "metrics": metrics or {},
         "licence": "Apache-2.0",

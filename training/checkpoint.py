@@ -32,6 +32,7 @@ class CheckpointInfo:
         fx, fy: training focal lengths at that size, pixels.
         data: names of the data sets that it was trained on.
         training: configuration, commit, seed and hash of the list of images.
+        scale_correction: factor on the network's depth (see `training.calibrate`).
     """
 
     architecture: str
@@ -42,6 +43,7 @@ class CheckpointInfo:
     fy: float
     data: list[str]
     training: dict[str, Any]
+    scale_correction: float = 1.0
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

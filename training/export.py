@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from mono_depth_ros.engines import open_engine
 from mono_depth_ros.model import METADATA_KEY
 from training.bytes_to_metres import BytesToMetres, document, focal_at, load_bytes_to_metres
 from training.calibrate import scale_correction
-from training.checkpoint import CheckpointInfo
+from training.checkpoint import CheckpointInfo, save_weights
 from training.data.frame import Frame
 from training.data.sources import open_frames
 from training.float16 import to_float16
@@ -67,17 +69,21 @@ def agreement_with_pytorch(path: Path, module: BytesToMetres, images: Iterable[I
 
 def to_onnx(module: BytesToMetres, size: tuple[int, int], path: Path) -> onnx.ModelProto:
     """The float32 graph of `module` at a size (height, width); `path` is written on the way."""
-    torch.onnx.export(
-        module,
-        (torch.zeros(1, *size, 3, dtype=torch.uint8),),
-        path,
-        input_names=["image"],
-        output_names=["depth"],
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    # PyTorch misses torchvision, which is not needed, and deprecates what it calls itself.
+    logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.onnx.export(
+            module,
+            (torch.zeros(1, *size, 3, dtype=torch.uint8),),
+            path,
+            input_names=["image"],
+            output_names=["depth"],
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     proto = onnx.load(path)
     # The exporter records where in its own source every node came from; nobody needs that.
     for node in proto.graph.node:
@@ -94,6 +100,7 @@ def export_network(
     precision: str = "float32",
     metrics: dict[str, Any] | None = None,
     images: Iterable[Image] | None = None,
+    weights: Path | None = None,
 ) -> tuple[Agreement, dict[str, Any]]:
     """Writes a network to `out`, atomically, once the file is checked against PyTorch.
 
@@ -104,6 +111,7 @@ def export_network(
         precision: of `WEIGHTS`.
         metrics: {protocol: {metric: value}} for the metadata.
         images: HxWx3 uint8 to check on, of any size; None takes `synthetic_images`.
+        weights: checkpoint to write, too: the weights alone, with the correction.
 
     Returns:
         How far the file is from PyTorch, and the metadata document.
@@ -114,7 +122,8 @@ def export_network(
     if min(size) < MIN_SIDE or size[0] % 2 or size[1] % 2:
         raise ValueError(f"--size {size[0]} {size[1]}: both must be even, and at least {MIN_SIDE}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    content = document(info, size, precision, module.scale, metrics)
+    info = replace(info, scale_correction=module.scale)
+    content = document(info, size, precision, metrics)
     with replacing(out) as temporary:
         proto = to_onnx(module, size, temporary)
         if precision == "float16":
@@ -129,6 +138,8 @@ def export_network(
             faults.append(f"largest difference {result.max_rel:.2e} is above {MAX_REL:g}")
         if faults:
             raise ValueError(f"{out}: not written, it is not what PyTorch is: {'; '.join(faults)}")
+    if weights is not None:
+        save_weights(module.network, info, weights)
     return result, content
 
 
@@ -140,6 +151,7 @@ def export(
     metrics: dict[str, Any] | None = None,
     calibration: Sequence[Frame] | None = None,
     images: Iterable[Image] | None = None,
+    weights: Path | None = None,
 ) -> tuple[Agreement, dict[str, Any]]:
     """Exports the network of a checkpoint; what is not said here is as in `export_network`.
 
@@ -154,8 +166,9 @@ def export(
     size = size or (info.height, info.width)
     if calibration is not None:
         focal = math.sqrt(math.prod(focal_at(info, size[1])))
+        module.scale = 1.0
         module.scale = scale_correction(module, calibration, size, focal)
-    return export_network(module, info, size, out, precision, metrics, images)
+    return export_network(module, info, size, out, precision, metrics, images, weights)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -193,6 +206,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"check against PyTorch on up to {IMAGES} images of this folder or data set"
         " (default: on a smooth and a noisy picture)",
     )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="also write a checkpoint of the corrected weights alone, to fine-tune from",
+    )
     parser.add_argument("--json", type=Path, help="write the result to this file")
     return parser.parse_args(argv)
 
@@ -224,6 +242,7 @@ def main(argv: list[str] | None = None) -> int:
             read_metrics(args.metrics) if args.metrics else None,
             open_frames(args.calibrate, "train") if args.calibrate else None,
             read_images(args.images, IMAGES) if args.images else None,
+            args.weights,
         )
         megabytes = round(args.out.stat().st_size / 1e6, 1)
         if args.json:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,16 +14,10 @@ import torch
 import yaml
 
 from training.checkpoint import CheckpointInfo, load_checkpoint, read_info
+from training.commit import commit_hash
 from training.config import Config
 from training.data import nyu
 from training.datamodule import DepthData
-
-
-def commit_hash() -> str:
-    """The repository's commit, or `unknown` outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
 
 
 def world_size() -> tuple[int, int]:
