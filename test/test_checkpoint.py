@@ -104,7 +104,13 @@ def test_another_format_is_rejected(tmp_path: Path, content: object) -> None:
 
 @pytest.mark.parametrize(
     ("change", "text"),
-    [({"target": "sqrt"}, "sqrt"), ({"architecture": "vgg"}, "vgg"), ({"fx": None}, "fx")],
+    [
+        ({"target": "sqrt"}, "sqrt"),
+        ({"architecture": "vgg"}, "vgg"),
+        ({"fx": None}, "fx"),
+        ({"height": "tall"}, "height"),
+        ({"data": 3}, "data"),
+    ],
 )
 def test_a_wrong_description_is_named(tmp_path: Path, change: dict[str, Any], text: str) -> None:
     content = {"state_dict": {}, KEY: describe(INFO) | change}

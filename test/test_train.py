@@ -120,7 +120,17 @@ def test_a_run_writes_down_what_would_repeat_it(data: Path, trained: Path) -> No
     assert len(written["data_list_sha256"]) == 64
     assert written["data"] == ["walls (18 frames)", "others (18 frames)"]
     assert {"commit", "command", "versions", "device"} <= written.keys()
-    assert any((trained / "tensorboard").iterdir())
+
+
+def test_tensorboard_has_curves_and_panels(trained: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(trained / "tensorboard"))
+    events.Reload()
+    assert {"train/total", "validation/delta1"} <= set(events.Tags()["scalars"])
+    panels = events.Images("validation/panel")
+    assert len(panels) == 2
+    # Two frames of image, truth and prediction, side by side at the network's output size.
+    assert (panels[-1].height, panels[-1].width) == (2 * 32, 3 * 32)
 
 
 def test_every_epoch_has_a_row_of_metrics(trained: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from mono_depth_ros.atomic import replacing
@@ -98,13 +99,14 @@ def read_info(content: dict[str, Any], path: str | Path) -> CheckpointInfo:
     """The description in a checkpoint's content.
 
     Raises:
-        ValueError: it is incomplete, or names an unknown target.
+        ValueError: it is incomplete, of wrong types, or names an unknown target.
     """
     fields = {name: value for name, value in content[KEY].items() if name != "format"}
     try:
-        info = CheckpointInfo(**fields)
-    except TypeError as error:
-        raise ValueError(f"{path}: its description is incomplete ({error})") from None
+        info = TypeAdapter(CheckpointInfo).validate_python(fields)
+    except ValidationError as error:
+        wrong = ", ".join(".".join(str(part) for part in e["loc"]) for e in error.errors())
+        raise ValueError(f"{path}: its description is wrong or incomplete ({wrong})") from None
     if info.target not in TARGETS:
         raise ValueError(f"{path}: predicts '{info.target}', known: {', '.join(TARGETS)}")
     return info
