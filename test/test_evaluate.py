@@ -218,6 +218,7 @@ def test_the_mirror_is_used_where_the_protocol_or_the_user_says_so(
         assert evaluate.main([*arguments, "--json", str(out)]) == 0
         document = json.loads(out.read_text())
         assert document["mirror"] is mirror
+        assert document["protocol"] == (f"{protocol}+mirror" if options else protocol)
         expected, other = (
             PROTOCOLS[protocol].evaluation().add(depths[m], pair.depth)
             for m in (mirror, not mirror)

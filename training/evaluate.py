@@ -303,6 +303,8 @@ def main(argv: list[str] | None = None) -> int:
         name = args.protocol if args.protocol != "auto" else default_protocol(frames)
         protocol = PROTOCOLS[name]
         mirror = args.mirror or protocol.mirror
+        # A table must tell rows of one protocol apart.
+        label = name if mirror == protocol.mirror else f"{name}+mirror"
         if args.model.suffix not in CHECKPOINTS:
             # PyTorch computes the metrics only, and on a busy machine its threads then wait for
             # each other twenty times as long as one of them takes.
@@ -315,7 +317,7 @@ def main(argv: list[str] | None = None) -> int:
             "architecture": estimator.engine.metadata.architecture,
             "megabytes": round(args.model.stat().st_size / 1e6, 1),
             "data": args.data.name,
-            "protocol": name,
+            "protocol": label,
             "split": args.split,
             "images": len(scores),
             "engine": estimator.engine.describe(),
@@ -325,7 +327,7 @@ def main(argv: list[str] | None = None) -> int:
             append_row(args.csv, about | rounded)
         if args.json:
             images = [{"name": score.frame.name, **score.metrics} for score in scores]
-            extra = {"mirror": mirror, "metrics": {name: rounded}, "per_image": images}
+            extra = {"mirror": mirror, "metrics": {label: rounded}, "per_image": images}
             write_json(args.json, about | extra)
         if args.panels:
             write_panels(args.panels, estimator, scores, mirror)

@@ -29,7 +29,9 @@ class Loss:
     function: Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 
     def __call__(self, pred: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """All parts and `total`, scalars, computed in float32 even under autocast.
+        """All parts and `total`, scalars, computed in float32.
+
+        Under autocast, too: no loss uses an operation that it would do in half precision.
 
         Args:
             pred: Nx1xhxw of any floating type, in the target's space.
@@ -37,8 +39,7 @@ class Loss:
             mask: Nx1xhxw, 1 valid, 0 invalid.
         """
         target = torch.where(mask > 0, target, 0).float()
-        with torch.autocast(pred.device.type, enabled=False):
-            return self.function(pred.float(), target, mask.float())
+        return self.function(pred.float(), target, mask.float())
 
 
 LOSSES = {
