@@ -23,8 +23,12 @@ else
 	$(PY) -m mono_depth_ros.demo --out demo_out $(ARGS)
 endif
 
+# The tests that run PyTorch have a process of their own: after the robot side's libraries have worked
+# in the same one, PyTorch crashed.
+TORCH_TESTS = $(shell grep -l 'importorskip("torch")' test/test_*.py) training
 test: .venv/test gl lint
-	$(PY) -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+	$(PY) -m pytest $(if $(SLOW),,-m "not slow") $(ARGS) $(TORCH_TESTS:%=--ignore=%)
+	$(PY) -m pytest $(if $(SLOW),,-m "not slow") $(ARGS) $(TORCH_TESTS)
 
 lint: .venv/test
 	$(PY) -m ruff check .
