@@ -26,13 +26,14 @@ from torch import Tensor, nn
 
 from mono_depth_ros.engines import open_engine
 from mono_depth_ros.model import default_model, read_metadata
-from training import evaluate, export
+from training import export
 from training.bytes_to_metres import BytesToMetres, load_bytes_to_metres
 from training.calibrate import scale_correction
 from training.checkpoint import CheckpointInfo, load_network, save_weights
 from training.data.frame import Frame
 from training.data.pair import Pair
 from training.float16 import to_float16
+from training.json_file import write_json
 from training.models import Encoder, UNet, build_unet
 from training.targets import TARGETS
 
@@ -130,7 +131,7 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """`net.onnx`, checked on three photographs, and what was said of it in `report.json`."""
     root = tmp_path_factory.mktemp("exported")
     result, photos, out = root / "result.json", root / "photos", root / "new" / "net.onnx"
-    evaluate.write_json(result, {"metrics": {"eigen": {"delta1": 0.7, "rmse": math.nan}}})
+    write_json(result, {"metrics": {"eigen": {"delta1": 0.7, "rmse": math.nan}}})
     photos.mkdir()
     for seed in range(3):
         cv2.imwrite(str(photos / f"{seed}.jpg"), blobs(seed, 120, 200))

@@ -8,9 +8,7 @@ random 640x480 JPEG and PNG files, which decode no faster than photographs do.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -33,7 +31,9 @@ from training.data.batches import ResumableLoader
 from training.data.folder import write_pair, write_settings
 from training.datamodule import DepthData
 from training.depth_module import DepthModule
-from training.run import checkpoint_info
+from training.json_file import write_json
+from training.run import checkpoint_info, device_name
+from training.train import one_line
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 WARM_UP_BATCHES = 3
@@ -165,10 +165,9 @@ def main(argv: list[str] | None = None) -> int:
             data = DepthData(config, args.data_root, args.workers)
             figures = bench(config, data, device, args.seconds)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"training.bench: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        print(f"training.bench: {one_line(error)}", file=sys.stderr)
         return 1
     stage = config.stages[-1]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     about = {
         "architecture": config.architecture,
         "size": f"{stage.height}x{stage.width}",
@@ -176,13 +175,13 @@ def main(argv: list[str] | None = None) -> int:
         "precision": config.precision,
         "compile": config.compile,
         "workers": args.workers,
-        "device": name or platform.machine(),
+        "device": device_name(device),
     }
     print("  ".join(f"{key} {value}" for key, value in about.items()))
     for key, value in figures.items():
         print(f"{key:20} {value:10.2f}{'' if '_over_' in key else ' images/s'}")
     if args.json:
-        args.json.write_text(json.dumps({**about, **figures}, indent=2) + "\n")
+        write_json(args.json, {**about, **figures})
     return 0
 
 

@@ -58,10 +58,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             with replacing(path) as temporary:
                 torch.save(checkpoint, temporary)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # torch's zip writer reports a full disk as the latter
+        # PyTorch's zip writer reports a full disk as a RuntimeError.
+        except (OSError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise OSError(
                 f"{path}: cannot be saved ({reason}); the previous checkpoint is unharmed:"
@@ -122,6 +120,18 @@ def network_state(content: dict[str, Any]) -> dict[str, Tensor]:
     }
 
 
+def _take_weights(
+    network: UNet, content: dict[str, Any], info: CheckpointInfo, path: str | Path
+) -> None:
+    try:
+        network.load_state_dict(network_state(content))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path}: its weights do not fit a {info.architecture} ({reason})"
+        ) from None
+
+
 def load_weights(network: UNet, path: str | Path, architecture: str) -> None:
     """Takes the weights of a checkpoint of the same architecture.
 
@@ -135,11 +145,7 @@ def load_weights(network: UNet, path: str | Path, architecture: str) -> None:
             f"{path}: is a {info.architecture}, not a {architecture}; name a checkpoint of that"
             " architecture, or set `architecture` to match"
         )
-    try:
-        network.load_state_dict(network_state(content))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: its weights do not fit a {architecture} ({reason})") from None
+    _take_weights(network, content, info, path)
 
 
 def load_network(path: str | Path) -> tuple[UNet, CheckpointInfo]:
@@ -148,9 +154,10 @@ def load_network(path: str | Path) -> tuple[UNet, CheckpointInfo]:
     Raises:
         ValueError: missing, or not one of ours.
     """
-    info = read_info(load_checkpoint(path), path)
+    content = load_checkpoint(path)
+    info = read_info(content, path)
     network = build_unet(info.architecture)
-    load_weights(network, path, info.architecture)
+    _take_weights(network, content, info, path)
     return network.eval(), info
 
 

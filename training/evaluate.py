@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from training.data.frame import Frame
 from training.data.pair import Pair
 from training.data.sources import open_frames
 from training.evaluation_panel import SHEET_TILE, contact_sheet, draw_panel
+from training.json_file import write_json
 from training.metrics import BAND_LIMITS
 from training.protocols import PROTOCOLS, Protocol
 from training.spread import spread
@@ -239,17 +239,6 @@ def table(scores: Mapping[str, float]) -> str:
         figures = "".join(f"{scores[f'{name}_{band}']:9.4f}" for name in BAND_FIGURES)
         lines.append(f"  {band.replace('_', '-'):9}{figures}")
     return "\n".join(lines)
-
-
-def write_json(path: Path, document: Mapping[str, object]) -> None:
-    """Writes a document for machines, with null for NaN, which JSON has not; its folder is made.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    finite = json.loads(json.dumps(document), parse_constant=lambda name: None)
-    path.write_text(json.dumps(finite, indent=2) + "\n")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -31,6 +31,7 @@ from training.checkpoint import CheckpointInfo, save_weights
 from training.data.frame import Frame
 from training.data.sources import open_frames
 from training.float16 import to_float16
+from training.json_file import write_json
 from training.validate import IMAGES, Agreement, Image, agreement, read_images, resized
 
 OPSET = 18
@@ -247,9 +248,7 @@ def main(argv: list[str] | None = None) -> int:
         megabytes = round(args.out.stat().st_size / 1e6, 1)
         if args.json:
             summary = {"out": str(args.out), "megabytes": megabytes, "metadata": content}
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            summary |= {"agreement_with_pytorch": asdict(result)}
-            args.json.write_text(json.dumps(summary, indent=2) + "\n")
+            write_json(args.json, summary | {"agreement_with_pytorch": asdict(result)})
     except (ValueError, RuntimeError, OSError) as error:
         print(f"training.export: {error}", file=sys.stderr)
         return 1

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from mono_depth_ros.shipped_file import shipped_file
 from training.config import read_config
-from training.data.sources import open_frames
 from training.datamodule import DepthData
-from training.evaluate import evaluate, open_estimator, write_json
+from training.evaluate import evaluate, open_estimator
 from training.export import export
+from training.json_file import write_json
 from training.protocols import PROTOCOLS
 from training.train import one_line, parse_assignment, train
 
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         before, _ = evaluate(open_estimator(init), data.validation, native, mirror=False)
         train(config, data, args.out, init=init)
         model = args.out / "model.onnx"
-        export(args.out / "best.ckpt", model, calibration=open_frames(args.data, "fit"))
+        export(args.out / "best.ckpt", model, calibration=data.sources["camera"])
         after, scores = evaluate(open_estimator(model), data.validation, native, mirror=False)
         if args.json:
             write_json(args.json, {"images": len(scores), "before": before, "after": after})

@@ -64,9 +64,16 @@ def check_continues(path: Path, info: CheckpointInfo) -> None:
         )
 
 
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or what the system says of its processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
 def write_run(out: Path, info: CheckpointInfo) -> None:
     """Writes `run.yaml`: what would repeat the run."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     document = {
         "command": shlex.join(["python", "-m", "training.train", *sys.argv[1:]]),
         "data": info.data,
@@ -77,7 +84,7 @@ def write_run(out: Path, info: CheckpointInfo) -> None:
             "lightning": lightning.__version__,
             "numpy": np.__version__,
         },
-        "device": device or platform.machine(),
+        "device": device_name(device),
         "processes": world_size()[1],
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ runtime. The exit status is 1 where the answers are further apart than allowed, 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from mono_depth_ros.frame_source import IMAGE_SUFFIXES, natural_key
 from training.data.frame import DataError, Frame
 from training.data.image_file import read_rgb
 from training.data.sources import open_frames
+from training.json_file import write_json
 from training.spread import spread
 
 IMAGES = 20
@@ -218,8 +218,7 @@ def main(argv: list[str] | None = None) -> int:
                 "tolerance": {"abs_rel": args.max_abs_rel, "delta1": args.min_delta1},
                 "faults": faults,
             }
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(document, indent=2) + "\n")
+            write_json(args.json, document)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"training.validate: {error}", file=sys.stderr)
         return 1
