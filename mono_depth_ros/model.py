@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -89,8 +90,26 @@ def default_model() -> Path:
         raise ModelError(str(error)) from None
 
 
-def read_metadata(path: str | Path) -> ModelMetadata:
-    """Reads the metadata of an ONNX file without loading it into a runtime.
+@dataclass(frozen=True)
+class DepthModel:
+    """A network in the one form that every runtime reads.
+
+    Attributes:
+        path: the file that it was read from, for messages.
+        digest: SHA-256 of what was read, in hexadecimal; engines are cached under it.
+        onnx: serialised ONNX without external data: `image` uint8 1xHxWx3 RGB in, `depth` float32
+            1xhxw metres out.
+        metadata: what it says of itself.
+    """
+
+    path: Path
+    digest: str
+    onnx: bytes
+    metadata: ModelMetadata
+
+
+def read_model(path: str | Path) -> DepthModel:
+    """Reads an ONNX file without loading it into a runtime.
 
     Raises:
         ModelError: the file is missing, is not ONNX, or carries no `mono_depth` metadata.
@@ -102,7 +121,8 @@ def read_metadata(path: str | Path) -> ModelMetadata:
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; set the parameter model")
     try:
-        proto = onnx.load_model(str(path), format="protobuf", load_external_data=False)
+        content = path.read_bytes()
+        proto = onnx.load_model_from_string(content)
     except (DecodeError, ValueError, OSError) as error:
         raise ModelError(f"{path}: not an ONNX file ({type(error).__name__})") from None
     if not proto.graph.node:
@@ -112,4 +132,10 @@ def read_metadata(path: str | Path) -> ModelMetadata:
         raise ModelError(
             f"{path}: has no '{METADATA_KEY}' metadata; export it with python -m training.export"
         )
-    return ModelMetadata.from_json(entries[METADATA_KEY], str(path))
+    metadata = ModelMetadata.from_json(entries[METADATA_KEY], str(path))
+    return DepthModel(path, hashlib.sha256(content).hexdigest(), content, metadata)
+
+
+def read_metadata(path: str | Path) -> ModelMetadata:
+    """What a model file says of itself; errors as `read_model`."""
+    return read_model(path).metadata

@@ -8,12 +8,12 @@ from pathlib import Path
 from mono_depth_ros.engines.engine import PRECISIONS, Engine, EngineError, TensorSpec
 from mono_depth_ros.engines.onnx import OnnxEngine
 from mono_depth_ros.engines.openvino import OpenVinoEngine
-from mono_depth_ros.model import ModelMetadata, read_metadata
+from mono_depth_ros.model import DepthModel, read_model
 
 __all__ = ["ENGINES", "PRECISIONS", "Engine", "EngineError", "TensorSpec", "open_engine"]
 
 # In the order that `auto` tries them.
-_RUNTIMES: dict[str, Callable[[Path, ModelMetadata, str, Path | None], Engine]] = {
+_RUNTIMES: dict[str, Callable[[DepthModel, str, Path | None], Engine]] = {
     "openvino": OpenVinoEngine,
     "onnx": OnnxEngine,
 }
@@ -43,14 +43,13 @@ def open_engine(
         raise ValueError(f"engine '{engine}' is unknown; known: {', '.join(ENGINES)}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision '{precision}' is unknown; known: {', '.join(PRECISIONS)}")
-    path = Path(model)
-    metadata = read_metadata(path)
+    opened_model = read_model(model)
     cache = Path(cache_dir) if cache_dir else None
     names = list(_RUNTIMES) if engine == "auto" else [engine]
     failures = []
     for name in names:
         try:
-            opened = _RUNTIMES[name](path, metadata, precision, cache)
+            opened = _RUNTIMES[name](opened_model, precision, cache)
         except EngineError as error:
             failures.append(f"{name}: {error}")
         else:

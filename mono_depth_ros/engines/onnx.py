@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mono_depth_ros.engines.engine import EngineError, TensorSpec, check_image, check_specs
-from mono_depth_ros.model import ModelMetadata
+from mono_depth_ros.model import DepthModel
 
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
@@ -21,9 +21,7 @@ class OnnxEngine:
             float32.
     """
 
-    def __init__(
-        self, path: Path, metadata: ModelMetadata, precision: str, cache_dir: Path | None
-    ) -> None:
+    def __init__(self, model: DepthModel, precision: str, cache_dir: Path | None) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -39,11 +37,11 @@ class OnnxEngine:
         # Azure is a remote service that some builds list first; it runs no network here.
         providers = [p for p in onnxruntime.get_available_providers() if not p.startswith("Azure")]
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            self._session = onnxruntime.InferenceSession(model.onnx, options, providers=providers)
         except Exception as error:  # its exceptions share no base class but Exception
-            raise EngineError(f"{path}: ONNX Runtime: {str(error).splitlines()[0]}") from None
+            raise EngineError(f"{model.path}: ONNX Runtime: {str(error).splitlines()[0]}") from None
         source, result = self._session.get_inputs()[0], self._session.get_outputs()[0]
-        self.metadata = metadata
+        self.metadata = model.metadata
         self.declined: tuple[str, ...] = ()
         self.input_spec = TensorSpec(
             source.name, tuple(source.shape), _DTYPES.get(source.type, source.type)
@@ -51,7 +49,7 @@ class OnnxEngine:
         self.output_spec = TensorSpec(
             result.name, tuple(result.shape), _DTYPES.get(result.type, result.type)
         )
-        check_specs(str(path), metadata, self.input_spec, self.output_spec)
+        check_specs(str(model.path), model.metadata, self.input_spec, self.output_spec)
         self._input = np.zeros(self.input_spec.shape, np.uint8)
         self._output = np.zeros(self.output_spec.shape, np.float32)
         self._binding = self._session.io_binding()

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mono_depth_ros.engines.engine import EngineError, TensorSpec, check_image, check_specs
-from mono_depth_ros.model import ModelMetadata
+from mono_depth_ros.model import DepthModel
 
 # OpenVINO's own default is bfloat16 wherever the CPU knows the instructions. It rounds log depth
 # before the exponential, which leaves steps of 0.4-0.8 % in the surfaces, and without AMX it is
@@ -23,9 +23,7 @@ class OpenVinoEngine:
         EngineError: OpenVINO is not installed, or refuses the model or the precision.
     """
 
-    def __init__(
-        self, path: Path, metadata: ModelMetadata, precision: str, cache_dir: Path | None
-    ) -> None:
+    def __init__(self, model: DepthModel, precision: str, cache_dir: Path | None) -> None:
         try:
             import openvino
         except ImportError as error:
@@ -41,7 +39,7 @@ class OpenVinoEngine:
             config["CACHE_DIR"] = str(cache_dir)
         try:
             core = openvino.Core()
-            self._compiled = core.compile_model(str(path), "CPU", config)
+            self._compiled = core.compile_model(core.read_model(model.onnx), "CPU", config)
             self._request = self._compiled.create_infer_request()
             source, result = self._compiled.input(0), self._compiled.output(0)
             self._input = np.zeros(tuple(source.shape), np.uint8)
@@ -49,8 +47,10 @@ class OpenVinoEngine:
             self._request.set_input_tensor(openvino.Tensor(self._input, shared_memory=True))
             self._output = self._request.get_output_tensor(0).data
         except RuntimeError as error:
-            raise EngineError(f"{path}: OpenVINO: {str(error).strip().splitlines()[-1]}") from None
-        self.metadata = metadata
+            raise EngineError(
+                f"{model.path}: OpenVINO: {str(error).strip().splitlines()[-1]}"
+            ) from None
+        self.metadata = model.metadata
         self.declined: tuple[str, ...] = ()
         self.input_spec = TensorSpec(
             source.any_name, tuple(source.shape), source.element_type.to_dtype().name
@@ -58,7 +58,7 @@ class OpenVinoEngine:
         self.output_spec = TensorSpec(
             result.any_name, tuple(result.shape), result.element_type.to_dtype().name
         )
-        check_specs(str(path), metadata, self.input_spec, self.output_spec)
+        check_specs(str(model.path), model.metadata, self.input_spec, self.output_spec)
         used = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         name = used.to_string() if hasattr(used, "to_string") else str(used)
         version = openvino.__version__.split("-")[0]
