@@ -26,10 +26,12 @@ setup(
             f"share/{NAME}/config",
             sorted(path for end in ("yaml", "xml", "rviz") for path in glob(f"config/*.{end}")),
         ),
+        (f"share/{NAME}/config/model_cards", sorted(glob("config/model_cards/*.yaml"))),
         (
             f"share/{NAME}/models",
             sorted(path for end in ("onnx", "csv") for path in glob(f"models/*.{end}")),
         ),
+        (f"share/{NAME}/models/parity", sorted(glob("models/parity/*"))),
     ],
     # No install_requires: with ROS the dependencies come from apt under other names, and pip must
     # not replace them; without ROS they come pinned, from requirements/run.txt.
@@ -38,6 +40,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "build_engine = mono_depth_ros.build_engine:main",
             "depth_bench = mono_depth_ros.depth_bench:main",
             "depth_node = mono_depth_ros.node:main",
             "depth_video = mono_depth_ros.depth_video:main",

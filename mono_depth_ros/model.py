@@ -1,4 +1,4 @@
-"""What an exported depth network says of itself: the JSON document in its ONNX metadata."""
+"""Model files: ONNX, and what the network says of itself in its metadata or in a card beside it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mono_depth_ros.shipped_file import shipped_file
 
+if TYPE_CHECKING:
+    import onnx
+
 METADATA_KEY = "mono_depth"
 SCHEMA = 1
+# Protobuf serialises less than 2 GiB; the rest is for the graph itself.
+MAX_BYTES = 2**31 - 2**24
 
 
 class ModelError(ValueError):
@@ -100,19 +105,28 @@ class DepthModel:
         onnx: serialised ONNX without external data: `image` uint8 1xHxWx3 RGB in, `depth` float32
             1xhxw metres out.
         metadata: what it says of itself.
+        camera_size: where the steps around the network are part of its graph (`camera_graph`),
+            height and width of the camera's images, which then are those of `image` and `depth`.
     """
 
     path: Path
     digest: str
     onnx: bytes
     metadata: ModelMetadata
+    camera_size: tuple[int, int] | None = None
 
 
-def read_model(path: str | Path) -> DepthModel:
-    """Reads an ONNX file without loading it into a runtime.
+def read_model(path: str | Path, card: str | Path | None = None) -> DepthModel:
+    """Reads a model without loading it into a runtime.
+
+    Args:
+        path: ONNX file; weights that it keeps in other files are read, too.
+        card: YAML that describes a network which is not ours (see docs/models.md). None takes
+            NAME.yaml beside NAME.onnx if it is there. A card has precedence over metadata.
 
     Raises:
-        ModelError: the file is missing, is not ONNX, or carries no `mono_depth` metadata.
+        ModelError: a file is missing or not what it should be, or the network has neither a card
+            nor `mono_depth` metadata.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -127,13 +141,67 @@ def read_model(path: str | Path) -> DepthModel:
         raise ModelError(f"{path}: not an ONNX file ({type(error).__name__})") from None
     if not proto.graph.node:
         raise ModelError(f"{path}: not an ONNX file (no graph in it)")
+    digest = hashlib.sha256(content)
+    if _load_external_data(proto, path):
+        content = proto.SerializeToString()
+        digest.update(content)
+    beside = Path(card) if card is not None else path.with_suffix(".yaml")
+    if card is not None or beside.is_file():
+        from mono_depth_ros.card_graph import apply_card
+        from mono_depth_ros.model_card import parse_card
+
+        try:
+            text = beside.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{beside}: {error.strerror}; name a model card") from None
+        digest.update(text)
+        proto = apply_card(proto, parse_card(text, str(beside)), str(path))
+        content = proto.SerializeToString()
     entries = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in entries:
         raise ModelError(
-            f"{path}: has no '{METADATA_KEY}' metadata; export it with python -m training.export"
+            f"{path}: has no '{METADATA_KEY}' metadata; export it with python -m training.export,"
+            f" or describe it in a model card beside it, {beside.name} (docs/models.md)"
         )
     metadata = ModelMetadata.from_json(entries[METADATA_KEY], str(path))
-    return DepthModel(path, hashlib.sha256(content).hexdigest(), content, metadata)
+    return DepthModel(path, digest.hexdigest(), content, metadata)
+
+
+def _load_external_data(proto: onnx.ModelProto, path: Path) -> bool:
+    """Reads weights that a network keeps in files of their own into it; False if there are none.
+
+    Raises:
+        ModelError: such a file is missing or too small, lies outside the model's folder, or all is
+            more than ONNX holds in one piece.
+    """
+    import onnx
+    from onnx.external_data_helper import (
+        ExternalDataInfo,
+        load_external_data_for_model,
+        uses_external_data,
+    )
+
+    size = 0
+    tensors = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
+    try:
+        for info in map(ExternalDataInfo, tensors):
+            file = path.parent / info.location
+            if not file.is_file():
+                raise ModelError(f"{path}: its weights {info.location} are not there; copy both")
+            size += file.stat().st_size if info.length is None else info.length
+        if size > MAX_BYTES:
+            raise ModelError(
+                f"{path}: has {size / 2**30:.1f} GiB of weights, ONNX in one piece ends at 2 GiB;"
+                " take a smaller network, or float16 weights"
+            )
+        # It refuses what is not within the folder, absolute paths and links.
+        load_external_data_for_model(proto, str(path.parent))
+    except ModelError:
+        raise
+    except (onnx.checker.ValidationError, ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        raise ModelError(f"{path}: its weights cannot be read ({text:.200})") from None
+    return bool(tensors)
 
 
 def read_metadata(path: str | Path) -> ModelMetadata:

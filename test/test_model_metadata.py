@@ -113,7 +113,7 @@ def test_any_bytes_give_a_model_error(tmp_path: Path, content: bytes) -> None:
 def test_onnx_without_our_metadata_says_how_to_get_it(tmp_path: Path) -> None:
     for name, metadata, key in (("a", None, METADATA_KEY), ("b", "{}", "mono_depth_2")):
         text = complaint(write_onnx(tmp_path / f"{name}.onnx", metadata, key))
-        assert "training.export" in text
+        assert "training.export" in text and f"{name}.yaml (docs/models.md)" in text
 
 
 @pytest.mark.parametrize("schema", [0, 2, "1", None])

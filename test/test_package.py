@@ -158,10 +158,13 @@ def test_colcon_builds_and_installs(tmp_path: Path, options: list[str]) -> None:
     for folder, patterns in {
         "launch": ["*.launch.py"],
         "config": ["*.yaml", "*.xml", "*.rviz"],
+        "config/model_cards": ["*.yaml"],
         "models": ["*.onnx", "*.csv"],
+        "models/parity": ["*"],
     }.items():
         expected = {path.name for pattern in patterns for path in (ROOT / folder).glob(pattern)}
-        assert expected == {path.name for path in (share / folder).iterdir()}
+        installed = {path.name for path in (share / folder).iterdir() if path.is_file()}
+        assert installed == expected
 
     scripts = prefix / "lib" / NAME
     assert {path.name for path in scripts.iterdir()} == SCRIPT_NAMES
