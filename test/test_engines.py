@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 import networks
 import numpy as np
 import onnx
+import onnxruntime
+import openvino
 import pytest
 
 from mono_depth_ros.engines import EngineError, open_engine
@@ -78,12 +83,13 @@ def test_wrong_images_are_refused(red: Path, runtime: str, image: np.ndarray) ->
 
 def test_auto_takes_the_first_that_loads(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_engine(red)
-    assert first.describe().startswith("openvino") and first.declined == ()
+    assert first.describe().startswith("openvino")
+    assert len(first.declined) == 1 and first.declined[0].startswith("tensorrt: ")
     # What Python's import does where the package is missing.
     monkeypatch.setitem(sys.modules, "openvino", None)
     second = open_engine(red)
     assert second.describe().startswith("onnxruntime")
-    assert len(second.declined) == 1 and "openvino is not installed" in second.declined[0]
+    assert len(second.declined) == 2 and "openvino is not installed" in second.declined[1]
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
         EngineError, match=r"openvino is not installed.*onnxruntime is not installed"
@@ -96,7 +102,7 @@ def test_unknown_names_are_refused(red: Path) -> None:
         open_engine(red, "tensorflow")
     with pytest.raises(ValueError, match="precision 'int4' is unknown"):
         open_engine(red, precision="int4")
-    with pytest.raises(EngineError, match="the onnx engine runs float32 only"):
+    with pytest.raises(EngineError, match="the onnx engine runs float32 or int8"):
         open_engine(red, "onnx", "bfloat16")
 
 
@@ -124,3 +130,124 @@ def test_unsupported_operator_is_reported_by_every_runtime(red: Path) -> None:
     text = str(refusal.value)
     assert "openvino:" in text and "onnx:" in text and "Frobnicate" in text
     assert "\n" not in text
+
+
+# --- precisions ----------------------------------------------------------------------------------
+
+
+def declare(path: Path, precision: str) -> None:
+    """Has a model say that it is of a precision."""
+    model = onnx.load(path)
+    (entry,) = model.metadata_props
+    entry.value = json.dumps({**json.loads(entry.value), "precision": precision})
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_float16_runs_only_where_the_file_is_float16(red: Path, runtime: str) -> None:
+    with pytest.raises(EngineError, match="precision float16"):
+        open_engine(red, runtime, "float16")
+    declare(red, "float16")
+    assert open_engine(red, runtime, "float16").infer(random_image(0)).max() > 1
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_int8_needs_a_calibrated_model(red: Path, runtime: str, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="--precision int8 --calibrate DIR"):
+        open_engine(red, runtime, "int8", tmp_path / "cache")
+    declare(red, "int8")
+    assert "int8" in open_engine(red, runtime, "int8", tmp_path / "cache").describe()
+
+
+# --- what OpenVINO compiled, kept ----------------------------------------------------------------
+
+
+def never(*arguments: Any, **more: Any) -> NoReturn:
+    raise RuntimeError("compiled again")
+
+
+def answer(path: Path, cache: Path) -> np.ndarray:
+    engine = open_engine(path, "openvino", "float32", cache)
+    depth = engine.infer(random_image(3)).copy()
+    engine.close()
+    return depth
+
+
+def test_a_second_start_compiles_nothing(
+    red: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = answer(red, tmp_path / "cache")
+    monkeypatch.setattr(openvino.Core, "compile_model", never)
+    np.testing.assert_array_equal(answer(red, tmp_path / "cache"), first)
+    # Another model or precision is another entry.
+    networks.red_channel(red, factor=0.02)
+    with pytest.raises(EngineError, match="compiled again"):
+        answer(red, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "nothing"])
+def test_a_damaged_file_is_named_and_compiled_again(
+    red: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    first = answer(red, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").rglob("*.runtime")
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = bytes(8 * [255])
+    changed: dict[str, bytes | bytearray] = {
+        "cut": content[:middle],
+        "changed": content,
+        "nothing": b"",
+    }
+    file.write_bytes(bytes(changed[damage]))
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(answer(red, tmp_path / "cache"), first)
+    assert len(caplog.messages) == 1 and file.name in caplog.messages[0]
+
+
+def test_a_file_that_openvino_refuses_is_compiled_again(
+    red: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = answer(red, tmp_path / "cache")
+
+    def refuse(*arguments: Any) -> NoReturn:
+        raise RuntimeError("Check failed at core.cpp:1:\nanother CPU")
+
+    monkeypatch.setattr(openvino.Core, "import_model", refuse)
+    np.testing.assert_array_equal(answer(red, tmp_path / "cache"), first)
+    assert caplog.messages == ["nothing of OpenVINO's is taken from the cache: another CPU"]
+
+
+def test_a_cache_that_cannot_be_used_is_done_without(
+    red: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert answer(red, tmp_path / "file").max() > 1
+    assert len(caplog.messages) == 1 and str(tmp_path / "file") in caplog.messages[0]
+
+
+# --- CUDA in ONNX Runtime ------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_gpu_that_does_not_work_is_done_without(
+    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a driver ONNX Runtime drops CUDA; other failures it raises."""
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPU"]
+    )
+    engine = open_engine(red, "onnx")
+    assert "CPU f32" in engine.describe() and engine.infer(random_image(0)).max() > 1
+    opened = onnxruntime.InferenceSession
+
+    def fail(model: bytes, options: Any, providers: list[Any], **more: Any) -> Any:
+        if len(providers) > 1:
+            raise RuntimeError("CUDA failure 35: driver too old\nin file.cc")
+        return opened(model, options, providers=providers, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
+    assert open_engine(red, "onnx").infer(random_image(0)).max() > 1
+    first, second = caplog.messages
+    assert first.endswith("not with CUDA: its libraries or the driver cannot be loaded")
+    assert second.endswith("not with CUDA: CUDA failure 35: driver too old")

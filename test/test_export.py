@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import networks
 import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import TensorProto, numpy_helper
 
 # A robot has no torch, and needs none.
 torch = pytest.importorskip("torch")
@@ -32,7 +30,6 @@ from training.calibrate import scale_correction
 from training.checkpoint import CheckpointInfo, load_network, save_weights
 from training.data.frame import Frame
 from training.data.pair import Pair
-from training.float16 import to_float16
 from training.json_file import write_json
 from training.models import Encoder, UNet, build_unet
 from training.targets import TARGETS
@@ -247,57 +244,10 @@ def test_float16_types_all_but_the_ends(half: Path) -> None:
     ends = [head, *nodes[nodes.index(head) :], *nodes[: nodes.index(inner[0])]]
     outputs = {kinds[node.output[0]] for node in ends if node.op_type not in ("Cast", "Transpose")}
     assert outputs == {TensorProto.FLOAT}
-    # From bytes, into float16, and out of it.
-    assert sum(node.op_type == "Cast" for node in nodes) == 3
+    # From bytes; into float16, and out of it; and around the norm that no convolution absorbs.
+    assert sum(node.op_type == "Cast" for node in nodes) == 5
     # float16 to the end would leave steps of up to 0.1 % in the depth.
     assert np.unique(open_engine(half, "onnx").infer(blobs())).size > 0.9 * 32 * 48
-
-
-def test_a_graph_without_a_head_cannot_be_float16(tmp_path: Path) -> None:
-    model = onnx.load(networks.red_channel(tmp_path / "red.onnx"))
-    with pytest.raises(ValueError, match="two convolutions"):
-        to_float16(model)
-
-
-def test_float16_keeps_tensors_that_both_sides_read() -> None:
-    """A weight that the head and the inside share, an input that skips the first convolution, an
-    inner output that skips the head.
-    """
-    nodes = [
-        helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Conv", ["float", "w"], ["a"]),
-        helper.make_node("Add", ["a", "float"], ["b"]),
-        helper.make_node("Cast", ["x"], ["again"], to=TensorProto.FLOAT),
-        helper.make_node("Add", ["b", "again"], ["c"]),
-        helper.make_node("Resize", ["c", "", "scales"], ["up"], mode="nearest"),
-        helper.make_node("Resize", ["up", "", "", "size"], ["down"], mode="nearest"),
-        helper.make_node("Conv", ["down", "w"], ["d"]),
-        helper.make_node("Add", ["d", "a"], ["y"]),
-    ]
-    weights: dict[str, npt.NDArray[Any]] = {
-        "w": np.full((1, 1, 1, 1), 0.5, np.float32),
-        "scales": np.array([1, 1, 2, 2], np.float32),
-        "size": np.array([1, 1, 2, 3], np.int64),
-    }
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 1, 2, 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 2, 3])],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    result = to_float16(model)
-    onnx.checker.check_model(result, full_check=True)
-    types = {tensor.name: tensor.data_type for tensor in result.graph.initializer}
-    assert types.pop("scales") == types.pop("w") == TensorProto.FLOAT
-    assert types.pop("size") == TensorProto.INT64
-    assert list(types.values()) == [TensorProto.FLOAT16]
-    x = np.arange(6, dtype=np.uint8).reshape(1, 1, 2, 3)
-    (y,) = ReferenceEvaluator(result).run(None, {"x": x})
-    assert isinstance(y, np.ndarray) and y.dtype == np.float32
-    # a = x / 2, b = 3x / 2, c = 5x / 2, d = 5x / 4, y = 7x / 4: exact in float16.
-    np.testing.assert_array_equal(y, x * np.float32(1.75))
 
 
 # --- calibration ---------------------------------------------------------------------------------

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import cv2
 import networks
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 # training/ reads data sets with what only training installs.
 pytest.importorskip("torch")
 
 from mono_depth_ros.camera import CameraModel
-from mono_depth_ros.engines import open_engine
 from training import validate
 from training.data.folder import write_pair, write_settings
 from training.spread import spread
@@ -52,52 +48,6 @@ def run(model: Path, photos: Path, out: Path, *options: str) -> tuple[int, dict[
     return status, json.loads(out.read_text()) if out.exists() else {}
 
 
-# --- figures -------------------------------------------------------------------------------------
-
-
-def test_figures_of_agreement_worked_out_by_hand() -> None:
-    reference = np.array([[1.0, 2.0, 4.0, 5.0, 0.0, np.nan]], np.float32)
-    answer = np.array([[1.1, 2.0, 2.0, np.nan, 1.0, 1.0]], np.float32)
-    result = validate.agreement([(answer, reference), (reference, reference)])
-    # Seven pixels have a finite answer: 0.1, 0, 0.5, and four that are equal.
-    assert result.images == 2 and result.non_finite == 1
-    assert result.abs_rel == pytest.approx(0.6 / 7, rel=1e-5)
-    assert result.median_rel == 0
-    assert result.max_rel == pytest.approx(0.5)
-    assert result.delta1 == pytest.approx(6 / 7)
-
-
-@given(
-    ratios=hnp.arrays(
-        np.float32, st.integers(1, 30), elements=st.floats(-4, 4, width=32, allow_nan=False)
-    )
-)
-def test_delta1_is_what_its_definition_says(ratios: npt.NDArray[np.float32]) -> None:
-    near = sum(r > 0 and max(r, 1 / r) < 1.25 for r in map(float, ratios))
-    result = validate.agreement([(ratios[None], np.ones((1, len(ratios)), np.float32))])
-    assert result.delta1 == pytest.approx(near / len(ratios))
-    assert result.max_rel == pytest.approx(max(abs(float(r) - 1) for r in ratios))
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_one_value_that_is_not_finite_is_a_fault(bad: float) -> None:
-    answer = np.ones((100, 100), np.float32)
-    answer[3, 4] = bad
-    result = validate.agreement([(answer, np.ones((100, 100), np.float32))])
-    assert result.abs_rel == 0 and result.non_finite == 1
-    assert result.faults() == ["1 values are not finite"]
-
-
-def test_nothing_to_compare_is_an_error() -> None:
-    nothing = np.full((2, 2), np.nan, np.float32)
-    with pytest.raises(ValueError, match="0 images"):
-        validate.agreement([])
-    with pytest.raises(ValueError, match="1 images"):
-        validate.agreement([(nothing, np.ones((2, 2), np.float32))])
-    with pytest.raises(ValueError, match="differ in size"):
-        validate.agreement([(nothing, nothing[:1])])
-
-
 # --- the command ---------------------------------------------------------------------------------
 
 
@@ -125,7 +75,7 @@ def test_a_network_that_differs_is_found_out(
     assert document["agreement"]["abs_rel"] == pytest.approx(0.02, rel=1e-4)
     assert document["agreement"]["max_rel"] == pytest.approx(0.02, rel=1e-4)
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("training.validate: ") and "abs_rel 2.00e-02 is above 0.01" in error
+    assert error.startswith("training.validate: ") and "abs_rel 2.00e-02 is above 0.005" in error
     # Somebody who knows may allow more.
     assert run(other, photos, out, "--reference", str(red), "--max-abs-rel", "0.03")[0] == 0
 
@@ -233,13 +183,6 @@ def test_images_come_from_data_sets_too(tmp_path: Path) -> None:
         write_pair(folder, f"{i}", image, np.ones((24, 32), np.float32))
     write_settings(folder, 1e-3, CameraModel.from_hfov(32, 24, 60))
     assert reds(folder, 2) == [1, 3]
-
-
-def test_images_are_resampled_to_the_network(red: Path) -> None:
-    engine = open_engine(red, "onnx")
-    (small,) = validate.resized([np.full((480, 640, 3), 7, np.uint8)], engine)
-    assert small.shape == (HEIGHT, WIDTH, 3) and small.flags.c_contiguous
-    assert (small == 7).all()
 
 
 @given(st.integers(1, 200), st.integers(1, 60))

@@ -24,15 +24,16 @@ import torch
 
 from mono_depth_ros.atomic import replacing
 from mono_depth_ros.engines import open_engine
+from mono_depth_ros.float16 import to_float16
 from mono_depth_ros.model import METADATA_KEY
+from mono_depth_ros.parity import TOLERANCES, Agreement, Image, agreement, resized
 from training.bytes_to_metres import BytesToMetres, document, focal_at, load_bytes_to_metres
 from training.calibrate import scale_correction
 from training.checkpoint import CheckpointInfo, save_weights
 from training.data.frame import Frame
 from training.data.sources import open_frames
-from training.float16 import to_float16
 from training.json_file import write_json
-from training.validate import IMAGES, Agreement, Image, agreement, read_images, resized
+from training.validate import IMAGES, read_images
 
 OPSET = 18
 WEIGHTS = ("float32", "float16")
@@ -58,7 +59,7 @@ def agreement_with_pytorch(path: Path, module: BytesToMetres, images: Iterable[I
     engine = open_engine(path, "onnx")
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for image in resized(images, engine):
+        for image in (resized(image, engine.input_spec.shape[1:3]) for image in images):
             with torch.inference_mode():
                 yield engine.infer(image), module(torch.from_numpy(image)[None])[0].numpy()
 
@@ -134,7 +135,7 @@ def export_network(
         onnx.checker.check_model(proto, full_check=True)
         onnx.save(proto, temporary)
         result = agreement_with_pytorch(temporary, module, images or synthetic_images(*size))
-        faults = result.faults()
+        faults = result.faults(*TOLERANCES[precision])
         if precision == "float32" and result.max_rel > MAX_REL:
             faults.append(f"largest difference {result.max_rel:.2e} is above {MAX_REL:g}")
         if faults:

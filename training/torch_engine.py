@@ -33,6 +33,7 @@ class TorchEngine:
         self.output_spec = TensorSpec("depth", output.shape, str(output.dtype))
         text = json.dumps(document(info, (info.height, info.width)))
         self.metadata = ModelMetadata.from_json(text, str(checkpoint))
+        self.camera_size: tuple[int, int] | None = None
         self.declined: tuple[str, ...] = ()
         check_specs(str(checkpoint), self.metadata, self.input_spec, self.output_spec)
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
-from mono_depth_ros.engines import ENGINES, PRECISIONS, Engine, open_engine
+from mono_depth_ros.engines import ENGINES, PRECISIONS, open_engine
 from mono_depth_ros.frame_source import IMAGE_SUFFIXES, natural_key
+from mono_depth_ros.parity import TOLERANCES, Image, parity
 from training.data.frame import DataError, Frame
 from training.data.image_file import read_rgb
 from training.data.sources import open_frames
@@ -27,81 +25,6 @@ from training.json_file import write_json
 from training.spread import spread
 
 IMAGES = 20
-# The compact network in float16 is at 0.0007; in bfloat16 at 0.012, with steps that can be seen
-# in its surfaces, so who wants that says so.
-MAX_ABS_REL = 0.01
-MIN_DELTA1 = 0.999
-
-Image = npt.NDArray[np.uint8]
-Depth = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far answers are from reference answers, over all pixels of all images.
-
-    Attributes:
-        images: number compared.
-        abs_rel: mean of |answer - reference| / reference.
-        median_rel: median of the same.
-        max_rel: largest of the same.
-        delta1: share of pixels with max(answer / reference, reference / answer) < 1.25.
-        non_finite: pixels with an answer that is not finite where the reference is; the other
-            figures leave them out.
-    """
-
-    images: int
-    abs_rel: float
-    median_rel: float
-    max_rel: float
-    delta1: float
-    non_finite: int
-
-    def faults(self, max_abs_rel: float = MAX_ABS_REL, min_delta1: float = MIN_DELTA1) -> list[str]:
-        """What is beyond tolerance, in words; empty where the answers agree."""
-        checks = (
-            (self.non_finite > 0, f"{self.non_finite} values are not finite"),
-            (self.abs_rel > max_abs_rel, f"abs_rel {self.abs_rel:.2e} is above {max_abs_rel:g}"),
-            (self.delta1 < min_delta1, f"delta1 {self.delta1:.5f} is below {min_delta1:g}"),
-        )
-        return [text for fault, text in checks if fault]
-
-    def __str__(self) -> str:
-        return (
-            f"abs_rel {self.abs_rel:.2e}, median {self.median_rel:.2e}, largest {self.max_rel:.2e},"
-            f" delta1 {self.delta1:.5f}, not finite {self.non_finite} ({self.images} images)"
-        )
-
-
-def agreement(answers: Iterable[tuple[Depth, Depth]]) -> Agreement:
-    """Compares pairs of an answer and a reference, each hxw float32 metres.
-
-    Raises:
-        ValueError: there is no pair, a pair differs in shape, or no pixel can be compared.
-    """
-    ratios, images, non_finite = [np.zeros(0)], 0, 0
-    for answer, reference in answers:
-        if answer.shape != reference.shape:
-            raise ValueError(
-                f"answer {answer.shape} and reference {reference.shape} differ in size"
-            )
-        known = np.isfinite(reference) & (reference > 0)
-        both = known & np.isfinite(answer)
-        ratios.append(answer[both].astype(np.float64) / reference[both])
-        images += 1
-        non_finite += int(known.sum() - both.sum())
-    ratio = np.concatenate(ratios)
-    if ratio.size == 0:
-        raise ValueError(f"nothing to compare: no finite depth in {images} images")
-    error = np.abs(ratio - 1)
-    return Agreement(
-        images=images,
-        abs_rel=float(error.mean()),
-        median_rel=float(np.median(error)),
-        max_rel=float(error.max()),
-        delta1=float(((ratio > 1 / 1.25) & (ratio < 1.25)).mean()),
-        non_finite=non_finite,
-    )
 
 
 def read_images(path: Path, count: int) -> Iterator[Image]:
@@ -133,28 +56,8 @@ def _image_of(frame: Frame) -> Image:
     return frame.read().image
 
 
-def resized(images: Iterable[Image], engine: Engine) -> Iterator[Image]:
-    """The images at an engine's input size, resampled as the estimator does."""
-    height, width = engine.input_spec.shape[1:3]
-    for image in images:
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        yield np.ascontiguousarray(small, np.uint8)
-
-
-def compare(engine: Engine, reference: Engine, images: Iterable[Image]) -> Agreement:
-    """Runs two engines on the same images, HxWx3 uint8 RGB of any size.
-
-    Raises:
-        ValueError: the networks do not take the same input, or nothing can be compared.
-        EngineError: a runtime failed.
-    """
-    first, second = engine.metadata, reference.metadata
-    if engine.input_spec.shape != reference.input_spec.shape or first.focal != second.focal:
-        raise ValueError(
-            f"the networks are of {first.width}x{first.height} at {first.focal:.1f} px and"
-            f" {second.width}x{second.height} at {second.focal:.1f} px; export both alike"
-        )
-    return agreement((engine.infer(x), reference.infer(x)) for x in resized(images, engine))
+def _limits(which: int) -> str:
+    return ", ".join(f"{name} {limits[which]:g}" for name, limits in TOLERANCES.items())
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -185,14 +88,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--max-abs-rel",
         type=float,
-        default=MAX_ABS_REL,
-        help=f"allowed mean relative difference (default: {MAX_ABS_REL})",
+        help=f"allowed mean relative difference (default, by precision: {_limits(0)})",
     )
     parser.add_argument(
         "--min-delta1",
         type=float,
-        default=MIN_DELTA1,
-        help=f"share of pixels that must be within 25 %% (default: {MIN_DELTA1})",
+        help=f"share of pixels that must be within 25 %% (default, by precision: {_limits(1)})",
     )
     parser.add_argument("--json", type=Path, help="write the result to this file")
     return parser.parse_args(argv)
@@ -206,8 +107,15 @@ def main(argv: list[str] | None = None) -> int:
         engine = open_engine(args.model, args.engine, args.precision)
         reference = open_engine(reference_path, "onnx", "float32")
         images = read_images(args.images, args.limit)
-        result = compare(engine, reference, images)
-        faults = result.faults(args.max_abs_rel, args.min_delta1)
+        result = parity(engine, reference, images)
+        # Of a precision that nobody asked for, the file's own decides.
+        own = engine.metadata.document.get("precision", "float32")
+        max_abs_rel, min_delta1 = TOLERANCES[own if args.precision == "auto" else args.precision]
+        if args.max_abs_rel is not None:
+            max_abs_rel = args.max_abs_rel
+        if args.min_delta1 is not None:
+            min_delta1 = args.min_delta1
+        faults = result.faults(max_abs_rel, min_delta1)
         if args.json:
             document = {
                 "model": str(args.model),
@@ -215,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
                 "reference": str(reference_path),
                 "reference_engine": reference.describe(),
                 "agreement": asdict(result),
-                "tolerance": {"abs_rel": args.max_abs_rel, "delta1": args.min_delta1},
+                "tolerance": {"abs_rel": max_abs_rel, "delta1": min_delta1},
                 "faults": faults,
             }
             write_json(args.json, document)

@@ -10,11 +10,15 @@ import numpy.typing as npt
 
 from mono_depth_ros.model import ModelMetadata
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
 class EngineError(RuntimeError):
     """A runtime that cannot be loaded or cannot run a model; the message names the remedy."""
+
+
+class UnavailableError(EngineError):
+    """A runtime that is not for this machine: nothing is broken, and another one is to be taken."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,15 @@ class Engine(Protocol):
     Attributes:
         metadata: what the model says of itself.
         input_spec, output_spec: its tensors.
+        camera_size: height and width of the camera's images, where the engine takes those and
+            answers at their size (`mono_depth_ros.camera_graph`); None for the bare network.
         declined: why runtimes that `auto` would have preferred were not taken.
     """
 
     metadata: ModelMetadata
     input_spec: TensorSpec
     output_spec: TensorSpec
+    camera_size: tuple[int, int] | None
     declined: tuple[str, ...]
 
     def infer(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -65,13 +72,19 @@ class Engine(Protocol):
         ...
 
 
-def check_specs(path: str, metadata: ModelMetadata, inputs: TensorSpec, output: TensorSpec) -> None:
+def check_specs(
+    path: str,
+    metadata: ModelMetadata,
+    inputs: TensorSpec,
+    output: TensorSpec,
+    camera_size: tuple[int, int] | None = None,
+) -> None:
     """Holds a loaded model to the contract: uint8 1xHxWx3 in, float32 1xhxw out.
 
     Raises:
         EngineError: it is otherwise.
     """
-    expected = (1, metadata.height, metadata.width, 3)
+    expected = (1, *(camera_size or (metadata.height, metadata.width)), 3)
     if inputs.shape != expected or inputs.dtype != "uint8":
         raise EngineError(
             f"{path}: input is {inputs.dtype} {inputs.shape}, metadata says uint8 {expected};"
