@@ -183,7 +183,8 @@ class Video:
 
 
 def open_source(source: str, warn: Warn) -> FrameSource:
-    """Opens a folder of images, a video file, or a webcam (a number that is not a file's name).
+    """Opens a folder of images, a video file, a ROS 2 bag (`BAG`, or `BAG:/TOPIC` where it has
+    several cameras), or a webcam (a number that is not a file's name).
 
     Args:
         source: what the user typed.
@@ -192,7 +193,12 @@ def open_source(source: str, warn: Warn) -> FrameSource:
     Raises:
         SourceError: there is no such thing, or it cannot be read.
     """
+    from mono_depth_ros.bag_images import BagImages, is_bag
+
     path = Path(source).expanduser()
+    bag, colon, topic = source.partition(":/")
+    if is_bag(Path(bag).expanduser()):
+        return BagImages(Path(bag).expanduser(), f"/{topic}" if colon else None, warn)
     # OpenCV would read 0001.png as a video: that image and all with higher numbers.
     if path.is_dir() or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES):
         return ImageFolder(path, warn)
@@ -201,7 +207,8 @@ def open_source(source: str, warn: Warn) -> FrameSource:
     if source.isdecimal():
         return Video(int(source))
     raise SourceError(
-        f"{source}: no such file or folder; give a video, a folder of images, or a webcam's number"
+        f"{source}: no such file or folder; give a video, a folder of images, a bag, or a webcam's"
+        " number"
     )
 
 

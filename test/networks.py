@@ -141,3 +141,28 @@ def slow(path: Path, convolutions: int) -> Path:
         "factor": np.array(RED_SCALE, np.float32),
     }
     return _save(path, nodes, constants)
+
+
+def convolutions(path: Path, seed: int = 0) -> Path:
+    """A first convolution, a rectifier, and a head, as real networks have: positive depth of about
+    2 m that depends on every byte.
+    """
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["nchw"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "scale"], ["colours"]),
+        helper.make_node("Conv", ["colours", "first"], ["x"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("Conv", ["y", "last"], ["z"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["z", "offset"], ["metres"]),
+        helper.make_node("Squeeze", ["metres", "axis"], ["depth"]),
+    ]
+    rng = np.random.default_rng(seed)
+    constants = {
+        "scale": np.array(1 / 255, np.float32),
+        "first": rng.uniform(0, 0.2, (8, 3, 3, 3)).astype(np.float32),
+        "last": rng.uniform(0, 0.01, (1, 8, 3, 3)).astype(np.float32),
+        "offset": np.array(1, np.float32),
+        "axis": np.array([1], np.int64),
+    }
+    return _save(path, nodes, constants)

@@ -2,22 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from mono_depth_ros.engines.engine import PRECISIONS, Engine, EngineError, TensorSpec
+from mono_depth_ros.engines.cache import open_cache
+from mono_depth_ros.engines.calibrated import calibration_needed, find_calibrated
+from mono_depth_ros.engines.engine import (
+    PRECISIONS,
+    Engine,
+    EngineError,
+    TensorSpec,
+    UnavailableError,
+)
 from mono_depth_ros.engines.onnx import OnnxEngine
 from mono_depth_ros.engines.openvino import OpenVinoEngine
+from mono_depth_ros.engines.tensorrt_plans import NotBuiltError, open_plan
 from mono_depth_ros.model import DepthModel, read_model
 
-__all__ = ["ENGINES", "PRECISIONS", "Engine", "EngineError", "TensorSpec", "open_engine"]
+__all__ = [
+    "CPU_ENGINES",
+    "ENGINES",
+    "PRECISIONS",
+    "Engine",
+    "EngineError",
+    "NotBuiltError",
+    "TensorSpec",
+    "UnavailableError",
+    "open_engine",
+    "open_first",
+]
+
+Open = Callable[[DepthModel, str, Path | None], Engine]
+
+
+def _open_openvino(model: DepthModel, precision: str, cache_dir: Path | None) -> Engine:
+    if precision == "auto":
+        # Who calibrated a model wants it: it is the faster one, and was checked when it was made.
+        with suppress(EngineError):
+            model = find_calibrated(model, open_cache(cache_dir)) or model
+    return OpenVinoEngine(_calibrated(model, precision, cache_dir), precision, cache_dir)
+
+
+def _open_onnx(model: DepthModel, precision: str, cache_dir: Path | None) -> Engine:
+    return OnnxEngine(_calibrated(model, precision, cache_dir), precision, cache_dir)
+
+
+def _calibrated(model: DepthModel, precision: str, cache_dir: Path | None) -> DepthModel:
+    """The model, or its int8 form from the cache where that is asked for."""
+    if precision != "int8":
+        return model
+    found = find_calibrated(model, open_cache(cache_dir))
+    if found is None:
+        raise calibration_needed(model)
+    return found
+
 
 # In the order that `auto` tries them.
-_RUNTIMES: dict[str, Callable[[DepthModel, str, Path | None], Engine]] = {
-    "openvino": OpenVinoEngine,
-    "onnx": OnnxEngine,
+_RUNTIMES: dict[str, Open] = {
+    "tensorrt": open_plan,
+    "openvino": _open_openvino,
+    "onnx": _open_onnx,
 }
 ENGINES = ("auto", *_RUNTIMES)
+# Those that need nothing built, so that they can serve at once.
+CPU_ENGINES = ("openvino", "onnx")
 
 
 def open_engine(
@@ -26,16 +75,18 @@ def open_engine(
     precision: str = "auto",
     cache_dir: str | Path | None = None,
 ) -> Engine:
-    """Loads an exported model into a runtime.
+    """Loads a model into a runtime. Builds nothing: TensorRT is taken where it is built already.
 
     Args:
-        model: ONNX file with `mono_depth` metadata.
+        model: ONNX file with `mono_depth` metadata, or with a model card beside it.
         engine: one of `ENGINES`; `auto` takes the first that loads.
-        precision: `auto` (what the runtime thinks best), `float32` or `bfloat16`.
-        cache_dir: where a runtime may keep what it compiled; None keeps nothing.
+        precision: of `PRECISIONS`; `auto` is the fastest that was built or calibrated and passed
+            its check, and otherwise float32.
+        cache_dir: where built engines and calibrated models are, and where a runtime may keep what
+            it compiled. None looks for the former in `default_cache_dir`, and keeps nothing.
 
     Raises:
-        ModelError: the file is missing, is not ONNX, or has no metadata.
+        ModelError: the file is missing, is not ONNX, or does not say what it is.
         EngineError: no runtime loads it; the message says why for each.
         ValueError: unknown engine or precision.
     """
@@ -43,16 +94,28 @@ def open_engine(
         raise ValueError(f"engine '{engine}' is unknown; known: {', '.join(ENGINES)}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision '{precision}' is unknown; known: {', '.join(PRECISIONS)}")
-    opened_model = read_model(model)
-    cache = Path(cache_dir) if cache_dir else None
-    names = list(_RUNTIMES) if engine == "auto" else [engine]
-    failures = []
+    names = ENGINES[1:] if engine == "auto" else (engine,)
+    return open_first(names, read_model(model), precision, Path(cache_dir) if cache_dir else None)
+
+
+def open_first(
+    names: Sequence[str], model: DepthModel, precision: str, cache_dir: Path | None
+) -> Engine:
+    """Loads a model into the first of these runtimes that takes it.
+
+    Raises:
+        NotBuiltError: only TensorRT was asked for, and it could run the model if it were built.
+        EngineError: none takes it; the message says why for each.
+    """
+    failures: list[EngineError] = []
     for name in names:
         try:
-            opened = _RUNTIMES[name](opened_model, precision, cache)
+            opened = _RUNTIMES[name](model, precision, cache_dir)
         except EngineError as error:
-            failures.append(f"{name}: {error}")
+            failures.append(type(error)(f"{name}: {error}"))
         else:
-            opened.declined = tuple(failures)
+            opened.declined = tuple(map(str, failures))
             return opened
-    raise EngineError("; ".join(failures))
+    if len(failures) == 1:
+        raise failures[0]
+    raise EngineError("; ".join(map(str, failures)))
