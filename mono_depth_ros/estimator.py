@@ -129,8 +129,8 @@ class DepthEstimator:
         network's input. Where width and height are resized by different factors, f is the
         geometric mean of fx and fy, as in training.
         """
-        height, width = self.engine.input_spec.shape[1:3]
-        return camera.scaled(width, height).focal / self.engine.metadata.focal
+        metadata = self.engine.metadata
+        return camera.scaled(metadata.width, metadata.height).focal / metadata.focal
 
     def estimate(
         self,
@@ -146,7 +146,8 @@ class DepthEstimator:
             outside: HxW mask of pixels without image, which become NaN.
 
         Raises:
-            ValueError: image and camera differ in size, or the image is not HxWx3 uint8.
+            ValueError: image and camera differ in size, the image is not HxWx3 uint8, or the engine
+                is for camera images of another size.
             EngineError: the runtime failed.
         """
         fine = (camera.height, camera.width)
@@ -155,20 +156,17 @@ class DepthEstimator:
                 f"image is {image.dtype} {image.shape}, the camera model is for"
                 f" {camera.width}x{camera.height} uint8 RGB"
             )
-        started = self._clock()
-        height, width = self.engine.input_spec.shape[1:3]
-        cv2.resize(image, (width, height), dst=self._input, interpolation=cv2.INTER_AREA)
-        prepared = self._clock()
-        coarse = self.engine.infer(self._input)
+        started = prepared = self._clock()
+        if self.engine.camera_size is None:
+            height, width = self.engine.input_spec.shape[1:3]
+            cv2.resize(image, (width, height), dst=self._input, interpolation=cv2.INTER_AREA)
+            prepared = self._clock()
+            answer = self.engine.infer(self._input)
+        else:
+            answer = self.engine.infer(image)
         inferred = self._clock()
-        shape = (coarse.shape[0], coarse.shape[1])
-        if self._upsampler is None or (self._upsampler.coarse, self._upsampler.fine) != (
-            shape,
-            fine,
-        ):
-            self._upsampler = EdgeAwareUpsampler(shape, fine)
-        non_finite = int(coarse.size - np.count_nonzero(np.isfinite(coarse)))
-        depth = self._upsampler(coarse, image)
+        non_finite = int(answer.size - np.count_nonzero(np.isfinite(answer)))
+        depth = answer if self.engine.camera_size else self._upsampled(answer, image)
         depth *= np.float32(self.focal_scale(camera))
         np.copyto(depth, -np.inf, where=depth < self.min_depth)
         np.copyto(depth, np.inf, where=depth > self.max_depth)
@@ -183,6 +181,14 @@ class DepthEstimator:
             postprocess_ms=(self._clock() - inferred) * 1e3,
             non_finite=non_finite,
         )
+
+    def _upsampled(
+        self, coarse: npt.NDArray[np.float32], image: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.float32]:
+        sizes = ((coarse.shape[0], coarse.shape[1]), (image.shape[0], image.shape[1]))
+        if self._upsampler is None or (self._upsampler.coarse, self._upsampler.fine) != sizes:
+            self._upsampler = EdgeAwareUpsampler(*sizes)
+        return self._upsampler(coarse, image)
 
     def close(self) -> None:
         """Frees the network."""

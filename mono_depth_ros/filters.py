@@ -31,6 +31,30 @@ def _steps(
     return step, np.asarray(low, np.float32), np.asarray(high, np.float32)
 
 
+def coarse_neighbours(
+    coarse: tuple[int, int], fine: tuple[int, int]
+) -> tuple[
+    npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.float32]
+]:
+    """The four coarse pixels around each fine one of a map that is enlarged.
+
+    Returns:
+        2xH coarse rows, above and below each fine row, and 2xW coarse columns, left and right of
+        each fine column; then how far they are, 2xH and 2xW, in quarters of a coarse pixel, so
+        that a sum of both is less than one grey level.
+    """
+    (h, w), (height, width) = coarse, fine
+    y = (np.arange(height, dtype=np.float32) + 0.5) * h / height - 0.5
+    x = (np.arange(width, dtype=np.float32) + 0.5) * w / width - 0.5
+    rows, columns = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
+    return (
+        np.stack((np.clip(rows, 0, h - 1), np.clip(rows + 1, 0, h - 1))),
+        np.stack((np.clip(columns, 0, w - 1), np.clip(columns + 1, 0, w - 1))),
+        np.asarray(np.stack((y - rows, rows + 1 - y)) / 4, np.float32),
+        np.asarray(np.stack((x - columns, columns + 1 - x)) / 4, np.float32),
+    )
+
+
 class EdgeAwareUpsampler:
     """Up-samples depth without inventing points between a foreground and its background.
 
@@ -52,20 +76,13 @@ class EdgeAwareUpsampler:
 
     def __init__(self, coarse: tuple[int, int], fine: tuple[int, int]) -> None:
         self.coarse, self.fine = coarse, fine
-        (h, w), (height, width) = coarse, fine
         self._inverse = np.empty(coarse, np.float32)
         self._fine_inverse = np.empty(fine, np.float32)
         self._depth = np.empty(fine, np.float32)
         self._edge_fine = np.empty(fine, np.uint8)
-        # Coarse index of the upper/left neighbour of each fine row/column, and the lower/right one.
-        y = (np.arange(height, dtype=np.float32) + 0.5) * h / height - 0.5
-        x = (np.arange(width, dtype=np.float32) + 0.5) * w / width - 0.5
-        rows, columns = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
-        self._rows = np.stack((np.clip(rows, 0, h - 1), np.clip(rows + 1, 0, h - 1)))
-        self._columns = np.stack((np.clip(columns, 0, w - 1), np.clip(columns + 1, 0, w - 1)))
-        # A quarter of the distance to each, so that their sum decides between equal colours only.
-        self._row_distance = np.stack((y - rows, rows + 1 - y)).astype(np.float32) / 4
-        self._column_distance = np.stack((x - columns, columns + 1 - x)).astype(np.float32) / 4
+        self._rows, self._columns, self._row_distance, self._column_distance = coarse_neighbours(
+            coarse, fine
+        )
 
     def __call__(
         self, depth: npt.NDArray[np.float32], image: npt.NDArray[np.uint8]
@@ -123,7 +140,7 @@ class EdgeAwareUpsampler:
     ) -> None:
         """Replaces interpolated values beside steps by the best matching coarse neighbour."""
         h, w = self.coarse
-        at = np.flatnonzero(self._edge_fine)
+        at = np.flatnonzero(self._edge_fine.view(bool))
         if at.size == 0:
             return
         guide = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
