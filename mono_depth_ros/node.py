@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,18 +34,21 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_srvs.srv import Trigger
 from stereo_msgs.msg import DisparityImage
 
 from mono_depth_ros import messages
 from mono_depth_ros.camera import Calibration, CameraModel
 from mono_depth_ros.cloud import CloudBuilder
 from mono_depth_ros.colormap import colorize
-from mono_depth_ros.engines import EngineError, open_engine
-from mono_depth_ros.estimator import DepthEstimator, DepthFrame, Rectifier
+from mono_depth_ros.engines import EngineError
+from mono_depth_ros.engines.cache import default_cache_dir
+from mono_depth_ros.estimator import DepthFrame, Rectifier
 from mono_depth_ros.frame_statistics import FrameStatistics, FrameTiming
 from mono_depth_ros.mailbox import Mailbox
-from mono_depth_ros.model import ModelError, default_model
+from mono_depth_ros.model import ModelError
 from mono_depth_ros.parameters import PARAMETERS, ParameterSpec, refusal
+from mono_depth_ros.serving import Choice, Serving
 
 # Publishers are reliable so that RViz, rosbag and depth_image_proc match, and keep two messages.
 OUTPUT_QOS = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
@@ -100,7 +104,7 @@ class DepthNode(LifecycleNode):
             raise ValueError(reason)
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
-        self._estimator: DepthEstimator | None = None
+        self._serving: Serving | None = None
         self._outputs: dict[str, Publisher[Any]] = {}
         self._inputs: list[Subscription[Any]] = []
         self._has_latched_input = False
@@ -118,6 +122,7 @@ class DepthNode(LifecycleNode):
         self._cloud: tuple[CloudBuilder, messages.CloudMessage] | None = None
         self._colour: npt.NDArray[np.uint8] | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._reload_service = self.create_service(Trigger, "~/reload_model", self._on_reload_model)
         self._diagnostics_timer = self.create_timer(1.0, self._on_second)
 
     # Parameters
@@ -130,18 +135,34 @@ class DepthNode(LifecycleNode):
         self._values = {**self._values, **changes}
         return SetParametersResult(successful=True)
 
+    def _on_reload_model(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        """Starts loading what the parameters say now; /diagnostics tells how it went.
+
+        Building an engine can take minutes, which a service call should not.
+        """
+        try:
+            if self._serving is None:
+                raise EngineError("the node is not configured; it loads the model when it is")
+            choice = self._choice()
+            self._serving.start_reload(choice)
+        except (ModelError, EngineError) as error:
+            response.success, response.message = False, str(error)
+        else:
+            response.success = True
+            response.message = f"loading {choice.path}; /diagnostics tells when it takes over"
+        return response
+
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        values = self._values
+        logger = self.get_logger()
         try:
-            engine = open_engine(
-                values["model"] or default_model(), values["engine"], values["precision"]
-            )
+            self._serving = Serving(self._choice(), logger.info, logger.warning)
         except (ModelError, EngineError, ValueError) as error:
             self._report(str(error))
             return TransitionCallbackReturn.FAILURE
-        self._estimator = DepthEstimator(engine)
         overrides = QoSOverridingOptions.with_default_policies()
         self._outputs = {
             topic: self.create_publisher(kind, topic, OUTPUT_QOS, qos_overriding_options=overrides)
@@ -149,10 +170,20 @@ class DepthNode(LifecycleNode):
         }
         self._configured = True
         self._clear_error()
-        for reason in engine.declined:
-            self.get_logger().warning(f"engine not taken: {reason}")
-        self.get_logger().info(f"model {values['model'] or default_model()} on {engine.describe()}")
+        for key, value in self._serving.describe().items():
+            logger.info(f"{key}: {value}")
+        logger.info(f"model: {self._serving.choice.path}")
         return TransitionCallbackReturn.SUCCESS
+
+    def _choice(self) -> Choice:
+        values = self._values
+        cache_dir = values["cache_dir"]
+        return Choice(
+            model=values["model"],
+            engine=values["engine"],
+            precision=values["precision"],
+            cache_dir=Path(cache_dir).expanduser() if cache_dir else default_cache_dir(),
+        )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._statistics = FrameStatistics()
@@ -227,9 +258,9 @@ class DepthNode(LifecycleNode):
         for publisher in self._outputs.values():
             self.destroy_publisher(publisher)
         self._outputs = {}
-        if self._estimator is not None:
-            self._estimator.close()
-            self._estimator = None
+        if self._serving is not None:
+            self._serving.close()
+            self._serving = None
         self._configured = False
 
     def destroy_node(self) -> None:
@@ -271,8 +302,8 @@ class DepthNode(LifecycleNode):
                 self._report(f"unexpected {type(error).__name__}: {error}")
 
     def _process(self, message: Image | CompressedImage, wanted: set[str]) -> None:
-        values, estimator = self._values, self._estimator
-        assert estimator is not None
+        values, serving = self._values, self._serving
+        assert serving is not None
         if isinstance(message, CompressedImage):
             image = messages.compressed_to_rgb(message)
         else:
@@ -282,8 +313,7 @@ class DepthNode(LifecycleNode):
         camera, rectifier = self._camera(message, image.shape[1], image.shape[0])
         if rectifier is not None:
             image = rectifier(image)
-        estimator.set_range(values["min_depth"], values["max_depth"])
-        frame = estimator.estimate(image, camera, rectifier.outside if rectifier else None)
+        frame = self._estimate(serving, image, camera, rectifier.outside if rectifier else None)
         self._publish(frame, message, wanted, values)
         if frame.non_finite:
             self._report(
@@ -301,6 +331,32 @@ class DepthNode(LifecycleNode):
                 invalid_share=1 - np.count_nonzero(np.isfinite(frame.depth)) / frame.depth.size,
             )
         )
+
+    def _estimate(
+        self,
+        serving: Serving,
+        image: npt.NDArray[np.uint8],
+        camera: CameraModel,
+        outside: npt.NDArray[np.bool_] | None,
+    ) -> DepthFrame:
+        """Depth from the engine that serves; if that fails on the GPU, from the next best one."""
+        limits = self._values["min_depth"], self._values["max_depth"]
+        estimator, frame = serving.current((image.shape[0], image.shape[1])), None
+        estimator.set_range(*limits)
+        try:
+            frame = estimator.estimate(image, camera, outside)
+            if not frame.non_finite:
+                return frame
+            failure = EngineError(f"{frame.non_finite} values are not finite")
+        except EngineError as error:
+            failure = error
+        substitute = serving.replace(str(failure))
+        if substitute is not None:
+            substitute.set_range(*limits)
+            return substitute.estimate(image, camera, outside)
+        if frame is None:
+            raise failure
+        return frame
 
     def _camera(
         self, message: Image | CompressedImage, width: int, height: int
@@ -417,12 +473,14 @@ class DepthNode(LifecycleNode):
         status = DiagnosticStatus(
             name=f"{self.get_name()}: depth", hardware_id=self.get_namespace()
         )
-        statistics, estimator = self._statistics, self._estimator
+        statistics, serving = self._statistics, self._serving
         age = statistics.seconds_since_publish(time.monotonic())
         with self._error_lock:
             error = self._error
         if error:
             status.level, status.message = DiagnosticStatus.ERROR, error
+        elif serving is not None and serving.warning:
+            status.level, status.message = DiagnosticStatus.WARN, serving.warning
         elif self._mailbox is None:
             status.level, status.message = DiagnosticStatus.OK, "not active"
         elif statistics.received == 0:
@@ -434,10 +492,8 @@ class DepthNode(LifecycleNode):
         entries = {key: f"{value:.4g}" for key, value in statistics.summary().items()}
         if age is not None:
             entries["seconds_since_publish"] = f"{age:.2f}"
-        if estimator is not None:
-            entries["engine"] = estimator.engine.describe()
-            if estimator.engine.declined:
-                entries["engines_not_taken"] = "; ".join(estimator.engine.declined)
+        if serving is not None:
+            entries |= serving.describe()
         status.values = [KeyValue(key=key, value=value) for key, value in entries.items()]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()

@@ -20,8 +20,9 @@ class ParameterSpec:
         name, default, description: as declared; the default's type is the parameter's type.
         minimum, maximum: inclusive range of a number.
         choices: allowed strings; empty allows any.
-        live: takes effect on the next frame. Others are read when the node is configured, and
-            cannot be changed while it is.
+        live: takes effect on the next frame. Others are read when the node is configured.
+        reloadable: can be changed while the node is configured, and `~/reload_model` then takes it
+            up; what is neither this nor live cannot be changed while it is.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ParameterSpec:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     live: bool = True
+    reloadable: bool = False
 
     def refusal(self, value: Any) -> str:
         """Why `value` cannot be set; empty if it can."""
@@ -45,20 +47,34 @@ class ParameterSpec:
 
 PARAMETERS = (
     ParameterSpec(
-        "model", "", "ONNX model file; empty takes the one that ships with the package", live=False
+        "model",
+        "",
+        "ONNX model file, or one with a model card beside it; empty takes the one that ships",
+        live=False,
+        reloadable=True,
     ),
     ParameterSpec(
         "engine",
         "auto",
-        "inference runtime; auto takes the first that loads",
+        "inference runtime; auto is TensorRT where there is a GPU, else the first that loads."
+        " Another one serves while TensorRT builds",
         choices=ENGINES,
         live=False,
+        reloadable=True,
     ),
     ParameterSpec(
         "precision",
         "auto",
-        "arithmetic of the network; auto takes the most exact one",
+        "arithmetic of the network; auto takes the fastest that agrees with float32: int8 where"
+        " build_engine --calibrate has been, else TensorRT's float16, and float32 on a CPU",
         choices=PRECISIONS,
+        live=False,
+        reloadable=True,
+    ),
+    ParameterSpec(
+        "cache_dir",
+        "",
+        "folder for built engines; empty takes ~/.cache/mono_depth_ros",
         live=False,
     ),
     ParameterSpec(
@@ -120,7 +136,8 @@ def refusal(changes: Mapping[str, Any], current: Mapping[str, Any], configured: 
         value = changes[spec.name]
         if reason := spec.refusal(value):
             return reason
-        if configured and not spec.live and value != current[spec.name]:
+        fixed = configured and not spec.live and not spec.reloadable
+        if fixed and value != current[spec.name]:
             return f"{spec.name}: can only be changed while the node is unconfigured"
     merged = {**current, **changes}
     if not merged["min_depth"] < merged["max_depth"]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mono_depth_ros.frame_statistics import FrameStatistics, FrameTiming
 from mono_depth_ros.mailbox import Mailbox
-from mono_depth_ros.parameters import PARAMETERS, refusal
+from mono_depth_ros.parameters import PARAMETERS, ParameterSpec, refusal
 
 FILE = Path(__file__).parent.parent / "config" / "depth.yaml"
 DEFAULTS: dict[str, Any] = {spec.name: spec.default for spec in PARAMETERS}
@@ -63,13 +63,27 @@ def test_the_set_is_judged_as_a_whole() -> None:
     assert "max_depth" in refusal({"max_depth": 0.05}, DEFAULTS, True)
 
 
-@pytest.mark.parametrize("name", [spec.name for spec in PARAMETERS if not spec.live])
-def test_what_is_read_at_configure_cannot_change_later(name: str) -> None:
-    others = {"engine": "onnx", "precision": "float32", "image_transport": "compressed"}
-    other = others.get(name, False if name == "autostart" else "other.onnx")
-    assert name in refusal({name: other}, DEFAULTS, configured=True)
-    assert refusal({name: other}, DEFAULTS, configured=False) == ""
-    assert refusal({name: DEFAULTS[name]}, DEFAULTS, configured=True) == ""
+OTHERS = {
+    "autostart": False,
+    "engine": "onnx",
+    "precision": "float32",
+    "image_transport": "compressed",
+}
+
+
+@pytest.mark.parametrize("spec", [s for s in PARAMETERS if not s.live], ids=lambda s: s.name)
+def test_what_is_read_at_configure_cannot_change_later(spec: ParameterSpec) -> None:
+    change = {spec.name: OTHERS.get(spec.name, "other")}
+    assert refusal(change, DEFAULTS, configured=False) == ""
+    assert refusal({spec.name: DEFAULTS[spec.name]}, DEFAULTS, configured=True) == ""
+    reason = refusal(change, DEFAULTS, configured=True)
+    assert spec.name in reason or spec.reloadable
+
+
+def test_what_reload_model_takes_up_can_be_changed_before_it() -> None:
+    changes = {"model": "other.onnx", "engine": "onnx", "precision": "float32"}
+    assert refusal(changes, DEFAULTS, configured=True) == ""
+    assert {spec.name for spec in PARAMETERS if spec.reloadable} == set(changes)
 
 
 def test_mailbox_gives_the_newest_and_says_what_was_dropped() -> None:
