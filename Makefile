@@ -1,7 +1,7 @@
 # make demo            watch a ROS 2 node turn camera images into depth (headless, about 20 s)
 # make demo SOURCE=x   the same network on your own video, image folder or webcam number
 # make test            checks and tests; SLOW=1 adds the slow ones, as CI does
-# make bench           speed of every stage, as a table and as bench_out/bench.json
+# make bench           speed of networks, stages and node: tables, bench_out/bench.json and latency.png
 #
 # Each sets up .venv first, from the pinned files in requirements/. Needs Python >= 3.10 and make;
 # what else is missing (python3-venv, the GL library that MuJoCo renders with) comes from apt.
@@ -35,8 +35,9 @@ lint: .venv/test
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy mono_depth_ros training test
 
-bench: .venv/robot gl
-	$(PY) -m mono_depth_ros.depth_bench --json bench_out/bench.json $(ARGS)
+bench: .venv/bench gl
+	$(PY) -m mono_depth_ros.depth_bench --stages --node --json bench_out/bench.json \
+	  --plot bench_out/latency.png $(ARGS)
 
 .venv/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed")'
@@ -49,9 +50,20 @@ bench: .venv/robot gl
 	$(PIP) $(ROBOT)
 	touch $@
 
-.venv/test: .venv/robot requirements/test.txt requirements/train.txt
+.venv/bench: .venv/robot requirements/bench.txt
+	$(PIP) $(ROBOT) -r requirements/bench.txt
+	touch $@
+
+TOOLS := requirements/train.txt requirements/test.txt requirements/tensorrt.txt requirements/bench.txt
+.venv/test: .venv/robot $(TOOLS) .venv/bindings/tensorrt_10 .venv/bindings/tensorrt_11
 	@echo "installing training and test tools into .venv (some minutes)"
-	$(PIP) $(ROBOT) -r requirements/train.txt -r requirements/test.txt
+	$(PIP) $(ROBOT) $(TOOLS:%=-r %)
+	touch $@
+
+# Versions of TensorRT that the code must fit, to look at: no two of them fit into one environment.
+.venv/bindings/%: requirements/%_bindings.txt .venv/python
+	rm -rf $@
+	$(PIP) --no-deps --target $@ -r $<
 	touch $@
 
 # The virtual camera renders with EGL: on the GPU where there is one, else in software.

@@ -1,221 +1,308 @@
-"""Measures the speed of every stage: engines, the steps around them, and the whole node over DDS.
+"""Measures networks: model x engine x precision x size, each in a process of its own.
 
-Quote ratios from one run: absolute times move by tens of percent between runs and machines.
+Without arguments: the shipped network at its own size, in every engine and precision that makes
+sense. Quote ratios from one run: absolute times move by tens of percent between runs and machines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
+import math
+import re
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
+import onnx
+from tqdm import tqdm
 
-from mono_depth_ros.camera import Calibration, CameraModel
-from mono_depth_ros.cloud import CloudBuilder
-from mono_depth_ros.colormap import colorize
-from mono_depth_ros.engines import EngineError, open_engine
-from mono_depth_ros.estimator import DepthEstimator, Rectifier
-from mono_depth_ros.filters import EdgeAwareUpsampler
-from mono_depth_ros.model import default_model
-from mono_depth_ros.ros_process import RosProcess, dds_environment, private_domain
+from mono_depth_ros.arithmetic import Cost, cost
+from mono_depth_ros.engine_bench import TORCH, Job, bench_engine, run
+from mono_depth_ros.engines import ENGINES
+from mono_depth_ros.engines.cache import EngineCache, default_cache_dir
+from mono_depth_ros.engines.calibrated import calibration_needed, find_calibrated
+from mono_depth_ros.input_size import resized
+from mono_depth_ros.latency import MIN_CALLS
+from mono_depth_ros.latency_plot import latency_figure, save_latency_plot
+from mono_depth_ros.machine import machine
+from mono_depth_ros.markdown_table import markdown_table
+from mono_depth_ros.model import DepthModel, default_model, read_model
+from mono_depth_ros.node_bench import bench_node
+from mono_depth_ros.parity import agreement, parity_images
+from mono_depth_ros.stage_bench import SIZES, bench_stages, room_picture
 
-WIDTH, HEIGHT, HFOV_DEG = 640, 480, 60.0
-COMBINATIONS = (("openvino", "float32"), ("openvino", "bfloat16"), ("onnx", "float32"))
-START_S = 60.0
-Row = dict[str, str | float]
+# What `auto` may choose, the slowest first, and what they are measured against.
+RUNTIMES = (TORCH, *reversed([name for name in ENGINES if name != "auto"]))
+SENSIBLE = {
+    TORCH: ("float32",),
+    "onnx": ("float32", "int8"),
+    "openvino": ("float32", "bfloat16", "int8"),
+    "tensorrt": ("float32", "float16", "int8"),
+}
+REFERENCE = ("onnx", "float32")
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+IMAGES = 4
+COMPARISONS = (
+    "abs_rel",
+    "delta1",
+    "non_finite",
+    "speedup",
+    "speedup_over",
+    "gflop_per_s",
+    "gb_per_s",
+)
+NODE_HZ, NODE_S = 15.0, 15.0
+# Share of the cores in use before the measurement that is worth a warning.
+BUSY = 0.3
+EXAMPLES = """examples:
+  depth_bench
+  depth_bench --stages --node --json bench.json --plot latency.png
+  depth_bench mine.onnx --engine torch openvino --precision float32 bfloat16 --size 240x320 480x640
+"""
+
+Row = dict[str, Any]
 
 
-def measure(call: Callable[[], object], repeat: int) -> dict[str, float]:
-    """Median and 95th percentile of `repeat` calls in milliseconds, after five uncounted."""
-    times = []
-    for i in range(repeat + 5):
-        started = time.perf_counter()
-        call()
-        if i >= 5:
-            times.append((time.perf_counter() - started) * 1e3)
-    p50, p95 = np.percentile(times, (50, 95))
-    return {"ms_p50": round(float(p50), 2), "ms_p95": round(float(p95), 2)}
+@dataclass(frozen=True)
+class Subject:
+    """A network at one size.
 
+    Attributes:
+        name: of its file.
+        float32, int8: the network as it is, and calibrated; None where it was not.
+        checkpoint: what it was exported from; None where that is not known.
+    """
 
-def picture() -> npt.NDArray[np.uint8]:
-    """A 640x480 RGB image of the virtual room, for stages whose time depends on the content."""
-    from mono_depth_ros.sim.renderer import Renderer
-    from mono_depth_ros.sim.scene import build_room
-    from mono_depth_ros.sim.trajectory import Trajectory
+    name: str
+    float32: DepthModel
+    int8: DepthModel | None
+    checkpoint: Path | None
 
-    room = build_room(0)
-    with Renderer(room, CameraModel.from_hfov(WIDTH, HEIGHT, HFOV_DEG)) as renderer:
-        return renderer.rgb(Trajectory(room.plan).pose(4.0))
+    @property
+    def size(self) -> str:
+        """Of the input, height x width."""
+        return f"{self.float32.metadata.height}x{self.float32.metadata.width}"
 
-
-def bench_engines(model: Path, image: npt.NDArray[np.uint8], repeat: int) -> list[Row]:
-    """Time of the network alone at its input size, per engine and precision."""
-    rows: list[Row] = []
-    for engine, precision in COMBINATIONS:
+    def cost(self) -> Cost | None:
+        """The work of an inference; None where shapes are open."""
         try:
-            opened = open_engine(model, engine, precision)
-        except EngineError as error:
-            rows.append({"stage": f"engine {engine} {precision}", "error": str(error)})
-            continue
-        height, width = opened.input_spec.shape[1:3]
-        small = np.asarray(
-            cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8
-        )
-        figures = measure(partial(opened.infer, small), repeat)
-        rows.append({"stage": f"engine {opened.describe()}, {width}x{height}", **figures})
-        opened.close()
-    return rows
+            return cost(onnx.load_model_from_string(self.float32.onnx))
+        except ValueError:
+            return None
 
 
-def bench_stages(model: Path, image: npt.NDArray[np.uint8], repeat: int) -> list[Row]:
-    """Time of each step around the network at camera resolution."""
-    estimator = DepthEstimator.open(model)
-    camera = CameraModel.from_hfov(WIDTH, HEIGHT, HFOV_DEG)
-    frame = estimator.estimate(image, camera)
-    depth = frame.depth.copy()
-    height, width = estimator.engine.input_spec.shape[1:3]
-    small = np.empty((height, width, 3), np.uint8)
-    cv2.resize(image, (width, height), dst=small, interpolation=cv2.INTER_AREA)
-    coarse = estimator.engine.infer(small).copy()
-    upsample = EdgeAwareUpsampler((coarse.shape[0], coarse.shape[1]), (HEIGHT, WIDTH))
-    builder = CloudBuilder(camera)
-    points = np.empty((builder.height, builder.width, 4), np.float32)
-    k = (camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0)
-    rectifier = Rectifier(Calibration(WIDTH, HEIGHT, k, (-0.2, 0.05, 0.0, 0.0, 0.0), "plumb_bob"))
-    colour = np.empty_like(image)
-    stages: dict[str, Callable[[], object]] = {
-        "rectify": lambda: rectifier(image),
-        "preprocess (resize)": lambda: cv2.resize(
-            image, (width, height), dst=small, interpolation=cv2.INTER_AREA
-        ),
-        "edge-aware up-sampling": lambda: upsample(coarse, image),
-        "estimate, network included": lambda: estimator.estimate(image, camera),
-        "cloud, every pixel": lambda: builder.build(depth, image, out=points),
-        "colour map": lambda: colorize(depth, 0.1, 10.0, out=colour),
-    }
-    rows: list[Row] = [
-        {"stage": f"{name}, {WIDTH}x{HEIGHT}", **measure(call, repeat)}
-        for name, call in stages.items()
-    ]
-    estimator.close()
-    return rows
-
-
-def bench_node(model: Path, image: npt.NDArray[np.uint8], rate: float, seconds: float) -> list[Row]:
-    """Stamp-to-publish time of the node process at `rate`, with depth, camera_info and the
-    full-resolution cloud subscribed, as the node itself reports it in /diagnostics.
+def subjects(
+    paths: Sequence[Path],
+    sizes: Sequence[tuple[int, int]],
+    cache: EngineCache,
+    checkpoint: Path | None,
+) -> Iterator[Subject]:
+    """Every model at every size, or at its own where there are none.
 
     Raises:
-        RuntimeError: the node ended or published nothing.
+        ModelError: a model cannot be read; ValueError: it cannot have this size.
     """
-    import rclpy
-    from diagnostic_msgs.msg import DiagnosticArray
-    from rclpy.context import Context
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.qos import qos_profile_sensor_data
-    from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-    from std_msgs.msg import Header
-
-    from mono_depth_ros.messages import camera_info_message, image_message
-
-    os.environ.update(dds_environment())
-    domain = private_domain()
-    camera = CameraModel.from_hfov(WIDTH, HEIGHT, HFOV_DEG)
-    reports: list[dict[str, str]] = []
-    with ExitStack() as stack:
-        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        process = RosProcess("mono_depth_ros.node", domain, logs / "node", model=model)
-        stack.callback(process.stop)
-        context = Context()
-        rclpy.init(context=context, domain_id=domain)
-        stack.callback(rclpy.shutdown, context=context)
-        node = rclpy.create_node("bench_camera", context=context)
-        stack.callback(node.destroy_node)
-        executor = SingleThreadedExecutor(context=context)
-        stack.callback(executor.shutdown)
-        executor.add_node(node)
-        images = node.create_publisher(Image, "image_raw", qos_profile_sensor_data)
-        infos = node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
-        message = image_message(image, "rgb8", Header(frame_id="camera_optical_frame"))
-
-        def publish() -> None:
-            message.header.stamp = node.get_clock().now().to_msg()
-            infos.publish(camera_info_message(camera, message.header))
-            images.publish(message)
-
-        def on_diagnostics(array: DiagnosticArray) -> None:
-            reports.append({entry.key: entry.value for entry in array.status[0].values})
-
-        def ignore(serialised: bytes) -> None:
-            pass
-
-        outputs = {
-            "depth/image_rect": Image,
-            "depth/camera_info": CameraInfo,
-            "points": PointCloud2,
-        }
-        for topic, kind in outputs.items():
-            node.create_subscription(kind, topic, ignore, qos_profile_sensor_data, raw=True)
-        node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
-        node.create_timer(1 / rate, publish)
-        end = time.monotonic() + START_S
-        began = False
-        while time.monotonic() < end:
-            executor.spin_once(timeout_sec=0.2)
-            if not process.running():
-                raise RuntimeError(f"the node ended early:\n{process.output()}")
-            if not began and reports and "latency_ms_p50" in reports[-1]:
-                began, end = True, time.monotonic() + seconds
-        if not began:
-            raise RuntimeError(f"the node published nothing:\n{process.output()}")
-    last = reports[-1]
-    names = {
-        "node: stamp to last publish": ("latency_ms_p50", "latency_ms_p95"),
-        "node: in the network": ("engine_ms_p50", None),
-        "node: overhead (stamp to publish - network)": ("overhead_ms_p50", None),
-    }
-    rows: list[Row] = []
-    for name, (p50, p95) in names.items():
-        row: Row = {"stage": f"{name}, {WIDTH}x{HEIGHT} at {rate:g} Hz", "ms_p50": float(last[p50])}
-        if p95:
-            row["ms_p95"] = float(last[p95])
-        rows.append(row)
-    rows.append({"stage": "node: rate", "hz": float(last["rate_hz"])})
-    return rows
+    for path in paths:
+        model = read_model(path)
+        int8 = find_calibrated(model, cache)
+        beside = path.with_suffix(".ckpt")
+        source = checkpoint or (beside if beside.is_file() else None)
+        if not sizes:
+            yield Subject(path.name, model, int8, source)
+        for size in sizes:
+            yield Subject(path.name, resized(model, *size), int8 and resized(int8, *size), source)
 
 
-def cpu_name() -> str:
-    """The processor's model name as the kernel gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+class Bench:
+    """The rows of one network at one size.
+
+    Args:
+        subject: the network.
+        folder: empty, for files of the runs.
+        images: a folder of images or a video to compare answers on; None takes rendered rooms.
+        repeat: timed calls a row.
+        timeout_s: what each of a row's two processes may take.
+
+    Raises:
+        ValueError: there is no image, or one cannot be read.
+    """
+
+    def __init__(
+        self, subject: Subject, folder: Path, images: Path | None, repeat: int, timeout_s: float
+    ) -> None:
+        self.subject, self._timeout_s = subject, timeout_s
+        self._folder, self._repeat = folder, repeat
+        metadata = subject.float32.metadata
+        np.save(
+            folder / "images.npy",
+            np.stack(list(parity_images(images, IMAGES, (metadata.height, metadata.width)))),
+        )
+        for kind, model in (("float32", subject.float32), ("int8", subject.int8)):
+            if model is not None:
+                (folder / kind).mkdir()
+                (folder / kind / subject.name).write_bytes(model.onnx)
+
+    def _answers(self, engine: str, precision: str) -> Path:
+        return self._folder / f"{engine}-{precision}.npy"
+
+    def _job(self, engine: str, precision: str) -> Job:
+        kind = "int8" if precision == "int8" else "float32"
+        cache = self._folder / f"{engine}-{precision}"
+        cache.mkdir(mode=0o700)
+        return Job(
+            model=str(self._folder / kind / self.subject.name),
+            engine=engine,
+            precision=precision,
+            cache_dir=str(cache),
+            images=str(self._folder / "images.npy"),
+            repeat=self._repeat,
+            checkpoint=str(self.subject.checkpoint) if self.subject.checkpoint else None,
+            answers=str(self._answers(engine, precision)),
+        )
+
+    def row(self, engine: str, precision: str) -> Row:
+        """Names of what is measured, and what `bench_engine` gives."""
+        row: Row = {"model": self.subject.name, "size": self.subject.size}
+        row |= {"engine": engine, "precision": precision}
+        if precision == "int8" and self.subject.int8 is None:
+            return {**row, "error": str(calibration_needed(self.subject.float32))}
+        row |= bench_engine(self._job(engine, precision), self._timeout_s)
+        if "error" in row:
+            # Of names, the file is enough.
+            reason = re.sub(rf"{re.escape(str(self._folder))}/\w+/", "", row["error"])
+            row["error"] = reason.removeprefix(f"{engine}: ")
+        return row
+
+    def add_comparisons(self, rows: Sequence[Row]) -> None:
+        """Adds to each row how far its answers are from those of `REFERENCE`, its speed over
+        PyTorch where that was measured, else over `REFERENCE`, and its rate of work.
+
+        abs_rel (None where no answer is finite), delta1, non_finite, all None where the reference
+        fails; speedup, the ratio of the medians, and speedup_over, both None where there is nothing
+        to compare with; gflop_per_s and gb_per_s, None where the network's work is not known. A row
+        whose answers cannot be compared becomes one that failed.
+        """
+        expected = self._answers(*REFERENCE)
+        if REFERENCE not in [(row["engine"], row["precision"]) for row in rows]:
+            run(replace(self._job(*REFERENCE), repeat=0), self._timeout_s)
+        good = [row for row in rows if "error" not in row]
+        medians = {(row["engine"], row["precision"]): row["ms_p50"] for row in good}
+        base = next((key for key in ((TORCH, "float32"), REFERENCE) if key in medians), None)
+        work = self.subject.cost()
+        for row in good:
+            row |= dict.fromkeys(COMPARISONS)
+            if expected.exists():
+                answers = np.load(self._answers(row["engine"], row["precision"]))
+                try:
+                    result = agreement(zip(answers, np.load(expected), strict=True))
+                except ValueError as error:
+                    row["error"] = str(error)
+                    continue
+                # JSON has no infinity, which stands for an answer without any finite depth.
+                row["abs_rel"] = result.abs_rel if math.isfinite(result.abs_rel) else None
+                row["delta1"], row["non_finite"] = result.delta1, result.non_finite
+            if base is not None:
+                row["speedup"] = round(medians[base] / row["ms_p50"], 3)
+                row["speedup_over"] = " ".join(base)
+            if work is not None:
+                moved = work.bytes_moved(BYTES[row["precision"]])
+                row["gflop_per_s"] = round(work.flops / row["ms_p50"] / 1e6, 2)
+                row["gb_per_s"] = round(moved / row["ms_p50"] / 1e6, 2)
 
 
-def table(rows: list[Row]) -> str:
-    """The rows for reading."""
-    lines = [f"{'stage':66}{'p50 ms':>9}{'p95 ms':>9}"]
+def combinations(
+    engines: Sequence[str] | None, precisions: Sequence[str] | None
+) -> list[tuple[str, str]]:
+    """Engines with precisions: all of those that were both asked for, and else what is sensible."""
+    return [
+        (engine, precision)
+        for engine in engines or RUNTIMES
+        for precision in precisions or SENSIBLE[engine]
+        if engines or precision in SENSIBLE[engine]
+    ]
+
+
+def heading(subject: Subject) -> str:
+    """The network, and the work of an inference."""
+    work = subject.cost()
+    if work is None:
+        return f"{subject.name}, {subject.size}"
+    return (
+        f"{subject.name}, {subject.size}: {work.flops / 1e9:.3g} GFLOP, in float32"
+        f" {work.weights * 4 / 1e6:.3g} MB of weights and {work.activations * 4 / 1e6:.3g} MB of"
+        " activations"
+    )
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def engine_table(rows: Sequence[Row]) -> str:
+    """Rows of one network at one size; beneath it, what could not be measured and why."""
+    good = [row for row in rows if "error" not in row]
+    base = next((row["speedup_over"] for row in good), None)
+    # Beside the first: heading, key, format.
+    columns = [
+        ("load s", "load_s", ".3g"),
+        ("cached s", "cached_s", ".3g"),
+        ("first frame s", "first_frame_s", ".3g"),
+        ("p50 ms", "ms_p50", ".4g"),
+        ("p95 ms", "ms_p95", ".4g"),
+        ("p99 ms", "ms_p99", ".4g"),
+        ("frames/s", "frames_per_s", ".4g"),
+        ("MB", "memory_mb", ".0f"),
+        ("GPU MB", "gpu_mb", ".0f"),
+        ("AbsRel", "abs_rel", ".1e"),
+        ("delta1", "delta1", ".4f"),
+        ("not finite", "non_finite", "d"),
+        (f"x {base}", "speedup", ".2f"),
+        ("GFLOP/s", "gflop_per_s", ".4g"),
+        ("GB/s", "gb_per_s", ".3g"),
+    ]
+    shown = [c for c in columns if any(row[c[1]] is not None for row in good)]
+    lines = []
+    if good:
+        header = ["engine", *(title for title, _, _ in shown)]
+        cells = [
+            [row["description"], *(_cell(row[key], form) for _, key, form in shown)] for row in good
+        ]
+        lines.append(markdown_table(header, cells))
+    failed: dict[str, list[str]] = {}
     for row in rows:
         if "error" in row:
-            lines.append(f"{row['stage']:66}{row['error']}")
-        elif "hz" in row:
-            lines.append(f"{row['stage']:66}{row['hz']:>9} Hz")
-        else:
-            lines.append(f"{row['stage']:66}{row['ms_p50']:>9}{row.get('ms_p95', ''):>9}")
+            failed.setdefault(row["error"], []).append(f"{row['engine']} {row['precision']}")
+    lines += [f"- {', '.join(names)}: {reason}" for reason, names in failed.items()]
     return "\n".join(lines)
+
+
+def stage_table(rows: Sequence[Row]) -> str:
+    """Rows of the stages and the node."""
+    cells = [
+        [f"{row['stage']}, {row['camera']}"]
+        + [_cell(row.get(f"ms_{p}"), ".3g") for p in ("p50", "p95", "p99")]
+        for row in rows
+    ]
+    return markdown_table(("stage", "p50 ms", "p95 ms", "p99 ms"), cells)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH, such as 240x320")
+    return int(match[1]), int(match[2])
+
+
+def _calls(text: str) -> int:
+    number = int(text)
+    if number < MIN_CALLS:
+        raise argparse.ArgumentTypeError(f"{number} calls are too few for p99; {MIN_CALLS} or more")
+    return number
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -223,36 +310,129 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="depth_bench",
         description=__doc__,
-        epilog="examples:\n  depth_bench\n  depth_bench --model mine.onnx --json bench.json",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, help="ONNX file; default: the one that ships")
-    parser.add_argument("--repeat", type=int, default=60, help="calls a figure")
-    parser.add_argument("--rate", type=float, default=15.0, help="frames/s sent to the node")
-    parser.add_argument("--seconds", type=float, default=15.0, help="length of the node's run")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "model", type=Path, nargs="*", help="ONNX files; default: the one that ships"
+    )
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        choices=RUNTIMES,
+        help="default: all. torch is PyTorch, for models with a .ckpt beside them, in a checkout",
+    )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=tuple(BYTES),
+        help="default: what makes sense in each engine",
+    )
+    parser.add_argument(
+        "--size",
+        nargs="+",
+        type=_size,
+        default=[],
+        metavar="HxW",
+        help="heights x widths of the input; default: the model's own",
+    )
+    parser.add_argument("--repeat", type=_calls, default=100, help="timed calls a row (100)")
+    parser.add_argument(
+        "--timeout", type=float, default=900.0, metavar="S", help="of a row's process (900)"
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="images or video to compare answers on (default: rendered rooms)",
+    )
+    parser.add_argument("--checkpoint", type=Path, help="for torch: what the model came from")
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        help="where build_engine left calibrated models (default: ~/.cache/mono_depth_ros)."
+        " Every row has a cache of its own",
+    )
+    parser.add_argument("--stages", action="store_true", help="the steps around the network, too")
+    parser.add_argument("--node", action="store_true", help="the whole node over DDS, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the latencies (needs matplotlib)"
+    )
+    args = parser.parse_args(argv)
+    if args.checkpoint and len(args.model) > 1:
+        parser.error("--checkpoint belongs to one model")
+    return args
+
+
+def bench_engines(args: argparse.Namespace) -> tuple[list[str], list[Row]]:
+    """All rows, and the tables for reading.
+
+    Raises:
+        ModelError, ValueError, EngineError: a model, image or cache cannot be read.
+    """
+    cache = EngineCache(args.cache_dir or default_cache_dir())
+    pairs = combinations(args.engine, args.precision)
+    texts: list[str] = []
+    rows: list[Row] = []
+    # All of them first: what cannot be read is no reason to lose a measurement.
+    networks = list(subjects(args.model, args.size, cache, args.checkpoint))
+    with tqdm(total=len(networks) * len(pairs), unit="row") as bar:
+        for subject in networks:
+            with tempfile.TemporaryDirectory() as name:
+                bench = Bench(subject, Path(name), args.images, args.repeat, args.timeout)
+                found = []
+                for engine, precision in pairs:
+                    bar.set_description(f"{subject.name} {subject.size} {engine} {precision}")
+                    found.append(bench.row(engine, precision))
+                    bar.update()
+                bench.add_comparisons(found)
+            rows += found
+            texts.append(f"{heading(subject)}\n\n{engine_table(found)}")
+    return texts, rows
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; exit status 0 only if everything was measured."""
+    """The command; exit status 0 only if something was measured, and all that was asked for by
+    name.
+    """
     args = parse_args(argv)
     try:
-        model = args.model or default_model()
-        image = picture()
-        rows = bench_engines(model, image, args.repeat)
-        rows += bench_stages(model, image, args.repeat)
-        rows += bench_node(model, image, args.rate, args.seconds)
-        cores = len(os.sched_getaffinity(0))
-        result = {"cpu": cpu_name(), "cores": cores, "model": str(model), "rows": rows}
+        if args.plot is not None:
+            latency_figure([])  # fails now where it must, not after the measurement
+        args.model = args.model or [default_model()]
+        pictures = [room_picture(*size) for size in SIZES] if args.stages or args.node else []
+        about = machine()
+        texts, rows = bench_engines(args)
+        print(f"{about['cpu']}, {about['cores']} cores", *texts, sep="\n\n")
+        result: dict[str, Any] = {"machine": about, "rows": rows, "stages": []}
+        if args.stages:
+            for picture in pictures:
+                result["stages"] += bench_stages(args.model[0], picture, args.repeat)
+        if args.node:
+            result["stages"] += bench_node(args.model[0], pictures[0], NODE_HZ, NODE_S)
+        if result["stages"]:
+            print(f"\n{stage_table(result['stages'])}")
+        good = [row for row in rows if "error" not in row]
         if args.json is not None:
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(result, indent=2) + "\n")
+        if args.plot is not None:
+            series = [
+                (f"{row['model']} {row['size']}, {row['description']}", row["latencies_ms"])
+                for row in good
+            ]
+            save_latency_plot(series, args.plot)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"depth_bench: {error}", file=sys.stderr)
         return 1
-    print(f"{cpu_name()}, {cores} cores, {model.name}\n{table(rows)}")
-    return 0
+    if about["load_1min"] > BUSY * about["cores"]:
+        print(
+            f"depth_bench: other programs kept the machine busy (load {about['load_1min']:.1f}"
+            " before the first row); figures from an idle one are better",
+            file=sys.stderr,
+        )
+    return 1 if not good or (args.engine and len(good) < len(rows)) else 0
 
 
 if __name__ == "__main__":
