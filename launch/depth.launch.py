@@ -27,7 +27,9 @@ from launch_ros.substitutions import FindPackageShare
 # file says holds unless the command line says otherwise.
 OVERRIDES: dict[str, tuple[type, str]] = {
     "model": (str, "ONNX model file"),
-    "engine": (str, "inference runtime: auto, openvino or onnx"),
+    "engine": (str, "inference runtime: auto, tensorrt, openvino or onnx"),
+    "precision": (str, "auto, float32, float16, bfloat16 or int8"),
+    "cache_dir": (str, "folder for built engines"),
     "image_transport": (str, "raw or compressed"),
     "autostart": (bool, "false waits for a lifecycle manager to configure and activate the node"),
     "use_sim_time": (bool, "take the time from /clock"),

@@ -62,7 +62,7 @@ class OpenVinoEngine:
             self._request.set_input_tensor(openvino.Tensor(self._input, shared_memory=True))
             self._output = self._request.get_output_tensor(0).data
         except RuntimeError as error:
-            raise EngineError(f"{model.path}: OpenVINO: {_last_line(error)}") from None
+            raise EngineError(f"{model.path}: OpenVINO: {_reason(error)}") from None
         self.metadata, self.camera_size = model.metadata, model.camera_size
         self.declined: tuple[str, ...] = ()
         self.input_spec = TensorSpec(
@@ -85,7 +85,7 @@ class OpenVinoEngine:
         try:
             self._request.infer()
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO: {_last_line(error)}") from None
+            raise EngineError(f"OpenVINO: {_reason(error)}") from None
         depth: npt.NDArray[np.float32] = self._output[0]
         return depth
 
@@ -96,9 +96,13 @@ class OpenVinoEngine:
         del self._output, self._request, self._compiled
 
 
-def _last_line(error: Exception) -> str:
-    """The reason; the lines above it name places in OpenVINO's source."""
-    return str(error).strip().splitlines()[-1]
+def _reason(error: Exception) -> str:
+    """The line that says why: of several the operators that it lacks, else the last one; those
+    above name places in OpenVINO's source.
+    """
+    lines = str(error).strip().splitlines()
+    missing = [line.lstrip("- ") for line in lines if line.startswith("-- ")]
+    return "; ".join(missing) or lines[-1]
 
 
 def _compiled(
@@ -138,7 +142,7 @@ def _compiled(
             if kept is not None:
                 return core.import_model(kept, "CPU", config)
         except (EngineError, RuntimeError) as error:
-            _LOGGER.warning("nothing of OpenVINO's is taken from the cache: %s", _last_line(error))
+            _LOGGER.warning("nothing of OpenVINO's is taken from the cache: %s", _reason(error))
     compiled = core.compile_model(core.read_model(model.onnx), "CPU", config)
     if cache is not None and key is not None:
         try:
