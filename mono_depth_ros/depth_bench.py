@@ -24,7 +24,7 @@ from tqdm import tqdm
 from mono_depth_ros.arithmetic import Cost, cost
 from mono_depth_ros.engine_bench import TORCH, Job, bench_engine, run
 from mono_depth_ros.engines import ENGINES
-from mono_depth_ros.engines.cache import EngineCache, default_cache_dir
+from mono_depth_ros.engines.cache import EngineCache, open_cache
 from mono_depth_ros.engines.calibrated import calibration_needed, find_calibrated
 from mono_depth_ros.input_size import resized
 from mono_depth_ros.latency import MIN_CALLS
@@ -371,7 +371,7 @@ def bench_engines(args: argparse.Namespace) -> tuple[list[str], list[Row]]:
     Raises:
         ModelError, ValueError, EngineError: a model, image or cache cannot be read.
     """
-    cache = EngineCache(args.cache_dir or default_cache_dir())
+    cache = open_cache(args.cache_dir)
     pairs = combinations(args.engine, args.precision)
     texts: list[str] = []
     rows: list[Row] = []

@@ -116,13 +116,12 @@ class DepthModel:
     camera_size: tuple[int, int] | None = None
 
 
-def read_model(path: str | Path, card: str | Path | None = None) -> DepthModel:
+def read_model(path: str | Path) -> DepthModel:
     """Reads a model without loading it into a runtime.
 
     Args:
-        path: ONNX file; weights that it keeps in other files are read, too.
-        card: YAML that describes a network which is not ours (see docs/models.md). None takes
-            NAME.yaml beside NAME.onnx if it is there. A card has precedence over metadata.
+        path: ONNX file; weights that it keeps in other files are read, too. One that does not say
+            what it is needs a model card beside it, NAME.yaml (see docs/models.md).
 
     Raises:
         ModelError: a file is missing or not what it should be, or the network has neither a card
@@ -145,23 +144,23 @@ def read_model(path: str | Path, card: str | Path | None = None) -> DepthModel:
     if _load_external_data(proto, path):
         content = proto.SerializeToString()
         digest.update(content)
-    beside = Path(card) if card is not None else path.with_suffix(".yaml")
-    if card is not None or beside.is_file():
+    card = path.with_suffix(".yaml")
+    if card.is_file() and all(entry.key != METADATA_KEY for entry in proto.metadata_props):
         from mono_depth_ros.card_graph import apply_card
         from mono_depth_ros.model_card import parse_card
 
         try:
-            text = beside.read_bytes()
+            text = card.read_bytes()
         except OSError as error:
-            raise ModelError(f"{beside}: {error.strerror}; name a model card") from None
+            raise ModelError(f"{card}: {error.strerror}; make it readable") from None
         digest.update(text)
-        proto = apply_card(proto, parse_card(text, str(beside)), str(path))
+        proto = apply_card(proto, parse_card(text, str(card)), str(path))
         content = proto.SerializeToString()
     entries = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in entries:
         raise ModelError(
             f"{path}: has no '{METADATA_KEY}' metadata; export it with python -m training.export,"
-            f" or describe it in a model card beside it, {beside.name} (docs/models.md)"
+            f" or describe it in a model card beside it, {card.name} (docs/models.md)"
         )
     metadata = ModelMetadata.from_json(entries[METADATA_KEY], str(path))
     return DepthModel(path, digest.hexdigest(), content, metadata)
