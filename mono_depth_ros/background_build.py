@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # The node serves meanwhile; a build that takes its processor time would be noticed.
@@ -47,6 +48,9 @@ class BackgroundBuild:
             start_new_session=True,
         )
         os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
+        # Where memory runs out, it is the build that ends and not what serves.
+        with suppress(OSError):
+            Path(f"/proc/{self._process.pid}/oom_score_adj").write_text("1000")
 
     @property
     def pid(self) -> int:

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.version_converter
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mono_depth_ros.filters import EDGE_BEND, EDGE_RATIO, coarse_neighbours
 from mono_depth_ros.float16 import uint8_into_cast
 from mono_depth_ros.model import DepthModel
 
+# From here on axes are inputs, which is how the steps are written.
+MIN_OPSET = 13
 INPUT, OUTPUT = "camera_image", "camera_depth"
 
 
@@ -185,7 +188,11 @@ def with_camera(model: DepthModel, height: int, width: int) -> DepthModel:
     Raises:
         ValueError: the network computes with bytes before it casts them.
     """
-    proto = uint8_into_cast(onnx.load_model_from_string(model.onnx))
+    proto = onnx.load_model_from_string(model.onnx)
+    opset = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < MIN_OPSET:
+        proto = onnx.version_converter.convert_version(proto, MIN_OPSET)
+    proto = uint8_into_cast(proto)
     network = proto.graph
     cast, *inner = network.node
     size = (model.metadata.height, model.metadata.width)
@@ -205,6 +212,7 @@ def with_camera(model: DepthModel, height: int, width: int) -> DepthModel:
         [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, height, width, 3])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, height, width])],
         [*network.initializer, *graph.constants],
+        sparse_initializer=network.sparse_initializer,
     )
     proto.graph.CopyFrom(whole)
     return replace(model, onnx=proto.SerializeToString(), camera_size=(height, width))

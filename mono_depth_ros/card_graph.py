@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from mono_depth_ros.model import METADATA_KEY, ModelError
 from mono_depth_ros.model_card import ModelCard
+from mono_depth_ros.onnx_graph import reads, subgraphs
 
 # Since this one Max and Min broadcast.
 MIN_OPSET = 8
@@ -80,7 +81,7 @@ def _apply(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
         *_needed(graph),
         *_behind(card, given, shape, [1, *size], constants),
     ]
-    used = {name for node in nodes for name in _reads(node)}
+    used = {name for node in nodes for name in reads(node)}
     kept = [tensor for tensor in (*graph.initializer, *constants) if tensor.name in used]
     sides = [1, card.height, card.width, 3]
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, sides)
@@ -203,10 +204,6 @@ def _output_shape(model: onnx.ModelProto) -> list[int]:
     return list(result.shape)
 
 
-def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    return [graph for a in node.attribute for graph in (a.g, *a.graphs)]
-
-
 def _add_prefix(graph: onnx.GraphProto) -> None:
     """Prefixes every name in a graph (onnx.compose misses weights that subgraphs read)."""
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
@@ -218,16 +215,8 @@ def _add_prefix(graph: onnx.GraphProto) -> None:
         for names in (node.input, node.output):
             # An empty name stands for an input or output that is left out.
             names[:] = [_PREFIX + name if name else "" for name in names]
-        for subgraph in _subgraphs(node):
+        for subgraph in subgraphs(node):
             _add_prefix(subgraph)
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """Names that a node reads, those in its subgraphs included."""
-    graphs = _subgraphs(node)
-    inside = {name for graph in graphs for child in graph.node for name in _reads(child)}
-    inside |= {value.name for graph in graphs for value in graph.output}
-    return inside.union(node.input)
 
 
 def _needed(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -236,7 +225,7 @@ def _needed(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     kept = []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
-            needed |= _reads(node)
+            needed |= reads(node)
             kept.append(node)
     return kept[::-1]
 
@@ -246,7 +235,7 @@ def _is_only_cast(graph: onnx.GraphProto, name: str) -> bool:
     return all(
         node.op_type == "Cast" or (node.op_type in _MOVES and _is_only_cast(graph, node.output[0]))
         for node in graph.node
-        if name in _reads(node)
+        if name in reads(node)
     )
 
 

@@ -177,12 +177,15 @@ class DepthNode(LifecycleNode):
 
     def _choice(self) -> Choice:
         values = self._values
-        cache_dir = values["cache_dir"]
+        try:
+            folder = Path(values["cache_dir"]).expanduser()
+        except RuntimeError as error:
+            raise EngineError(f"cache_dir {values['cache_dir']}: {error}") from None
         return Choice(
             model=values["model"],
             engine=values["engine"],
             precision=values["precision"],
-            cache_dir=Path(cache_dir).expanduser() if cache_dir else default_cache_dir(),
+            cache_dir=folder if values["cache_dir"] else default_cache_dir(),
         )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -18,6 +18,19 @@ def copied(proto: Proto) -> Proto:
     return result
 
 
+def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The bodies of an If, a Loop or a Scan."""
+    return [graph for a in node.attribute for graph in (a.g, *a.graphs)]
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Names that a node reads, those in its subgraphs included."""
+    graphs = subgraphs(node)
+    inside = {name for graph in graphs for child in graph.node for name in reads(child)}
+    inside |= {value.name for graph in graphs for value in graph.output}
+    return inside.union(node.input)
+
+
 def set_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
     """Gives a graph other nodes, without those and the constants that lead to no output.
 
@@ -30,7 +43,11 @@ def set_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
     used = {output.name for output in graph.output}
     for node in reversed(list(nodes)):
         if used.intersection(node.output):
-            used.update(node.input)
+            used.update(reads(node))
             kept.append(node)
     constants = [tensor for tensor in graph.initializer if tensor.name in used]
-    graph.CopyFrom(helper.make_graph(kept[::-1], graph.name, graph.input, graph.output, constants))
+    sparse = [tensor for tensor in graph.sparse_initializer if tensor.values.name in used]
+    result = helper.make_graph(
+        kept[::-1], graph.name, graph.input, graph.output, constants, sparse_initializer=sparse
+    )
+    graph.CopyFrom(result)

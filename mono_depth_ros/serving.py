@@ -28,7 +28,7 @@ from mono_depth_ros.engines.tensorrt import TensorRtEngine
 from mono_depth_ros.engines.tensorrt_plans import CameraSize, last_camera_size, open_plan
 from mono_depth_ros.estimator import DepthEstimator
 from mono_depth_ros.model import DepthModel, ModelError, default_model, read_model
-from mono_depth_ros.parity import TOLERANCES, parity, parity_images
+from mono_depth_ros.parity import TOLERANCES, Agreement, parity, parity_images
 
 # Images that another model is checked on before it takes over.
 CHECKED = 4
@@ -57,17 +57,33 @@ class Choice:
         return Path(self.model) if self.model else default_model()
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """An engine that can serve at once.
+
+    Attributes:
+        engine: opened.
+        wants_gpu: whether one on the GPU is to be fetched for the camera's images.
+        warning: why it is not what was asked for; empty if it is.
+    """
+
+    engine: Engine
+    wants_gpu: bool
+    warning: str
+
+
 class Serving:
     """Opens, builds, swaps and replaces engines.
 
     `current` and `replace` belong to the thread that estimates; the rest may be called from any.
+    One more thread at most loads or builds.
 
     Args:
         choice: what to open.
         info, warn: log a line; called from any thread.
 
     Attributes:
-        choice: what was asked for, last.
+        choice: what was accepted, last.
         progress: what is being built and how far it is; empty while nothing is.
         warning: why what serves is not what was asked for; empty if it is.
 
@@ -80,17 +96,21 @@ class Serving:
         self, choice: Choice, info: Callable[[str], None], warn: Callable[[str], None]
     ) -> None:
         self._info, self._warn = info, warn
+        # Held while the following are changed together, and never while anything is waited for.
         self._lock = threading.Lock()
         self._next: DepthEstimator | None = None
         self._build: BackgroundBuild | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        # Of the last frame, and of the one that an engine on the GPU was last asked for.
+        # Of the last frame, and the one that an engine on the GPU was last asked for.
         self._camera_size: CameraSize | None = None
         self._asked_size: CameraSize | None = None
-        self._uses_gpu = False
         self.choice, self.progress, self.warning = choice, "", ""
-        self._estimator = DepthEstimator(self._open(choice, None))
+        # Kept, not read again: the file may have become one that nobody has accepted.
+        self._model = read_model(choice.path)
+        opened = _open(self._model, choice, None)
+        self._estimator, self._wants_gpu = DepthEstimator(opened.engine), opened.wants_gpu
+        self._set_warning(opened.warning)
 
     # What serves
 
@@ -112,24 +132,23 @@ class Serving:
                 of another one is fetched, or built, meanwhile.
 
         Raises:
-            ModelError, EngineError: the camera has changed, and no engine takes its images.
+            EngineError: the camera has changed, and no engine takes its images.
         """
-        self._camera_size = camera_size
         with self._lock:
-            old, new = self._estimator, self._next
-            if new is not None:
-                self._estimator, self._next = new, None
+            self._camera_size = camera_size
+            new, self._next = self._next, None
+        if new is not None and new.engine.camera_size not in (None, camera_size):
+            new.close()  # of a camera that is gone
+            new = None
+        elif new is None and self._estimator.engine.camera_size not in (None, camera_size):
+            new = DepthEstimator(_without_gpu(self._model, self.choice)[0])
         if new is not None:
+            old, self._estimator = self._estimator, new
             self._info(f"{new.engine.describe()} takes over")
             old.close()
-        if self._estimator.engine.camera_size not in (None, camera_size):
-            self._estimator.close()
-            model = read_model(self.choice.path)
-            self._estimator = DepthEstimator(self._without_gpu(model, self.choice))
-        if self._uses_gpu and self._asked_size != camera_size and not self._is_busy():
-            self._asked_size = camera_size
-            if self._estimator.engine.camera_size != camera_size:
-                self._start(self._fetch, camera_size)
+        known = (self._asked_size, self._estimator.engine.camera_size)
+        if self._wants_gpu and camera_size not in known:
+            self._start(self._fetch, camera_size)
         return self._estimator
 
     def replace(self, reason: str) -> DepthEstimator | None:
@@ -139,15 +158,15 @@ class Serving:
             What serves now, or None where the failed one is not on a GPU.
 
         Raises:
-            ModelError, EngineError: no engine can take its place.
+            EngineError: no engine can take its place; the next frame may try again.
         """
         failed = self._estimator.engine
         if not isinstance(failed, TensorRtEngine):
             return None
         # It may hold all of the memory that there is.
         failed.close()
-        self._uses_gpu = False
-        engine = self._without_gpu(read_model(self.choice.path), self.choice)
+        self._wants_gpu = False
+        engine, _ = _without_gpu(self._model, self.choice)
         engine.declined = (f"tensorrt: {reason}", *engine.declined)
         self._set_warning(f"tensorrt: {reason}; {engine.describe()} serves")
         self._estimator = DepthEstimator(engine)
@@ -155,53 +174,18 @@ class Serving:
 
     def close(self) -> None:
         """Stops a build and frees the networks. Once is enough."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._build is not None:
-            self._build.stop()
-        if self._thread is not None:
-            self._thread.join()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            build, thread = self._build, self._thread
+        if build is not None:
+            build.stop()
+        if thread is not None:
+            thread.join()
         for estimator in filter(None, (self._estimator, self._next)):
             estimator.close()
         self._next = None
-
-    # Opening
-
-    def _open(self, choice: Choice, camera_size: CameraSize | None) -> Engine:
-        """What can serve a choice at once. Where that is not on the GPU though the GPU could do it,
-        `_uses_gpu` says so, and an engine for the camera is fetched when a frame of it is there.
-        """
-        model = read_model(choice.path)
-        self._uses_gpu = False
-        if choice.engine in CPU_ENGINES:
-            return open_first((choice.engine,), model, choice.precision, choice.cache_dir)
-        arguments = model, choice.precision, choice.cache_dir
-        try:
-            size = camera_size or last_camera_size(*arguments)
-            self._uses_gpu = True
-            if size is None:
-                raise NotBuiltError("waits for the camera's first image, to build for its size")
-            return open_plan(*arguments, size)
-        except EngineError as error:
-            engine = self._without_gpu(model, choice)
-            engine.declined = (f"tensorrt: {error}", *engine.declined)
-            if not isinstance(error, NotBuiltError):
-                self._uses_gpu = False
-                if choice.engine == "tensorrt" or not isinstance(error, UnavailableError):
-                    self._set_warning(f"tensorrt: {error}; {engine.describe()} serves")
-            return engine
-
-    def _without_gpu(self, model: DepthModel, choice: Choice) -> Engine:
-        """The best engine that needs no GPU, in the precision that was asked for if it has it."""
-        try:
-            return open_first(CPU_ENGINES, model, choice.precision, choice.cache_dir)
-        except EngineError as error:
-            if choice.precision == "auto":
-                raise
-            engine = open_first(CPU_ENGINES, model, "auto", choice.cache_dir)
-            engine.declined = (str(error), *engine.declined)
-            return engine
 
     # What takes over
 
@@ -213,89 +197,97 @@ class Serving:
             ModelError: there is no such model file.
             EngineError: a reload is under way already.
         """
-        if self._is_busy():
-            if self._build is None:
-                raise EngineError("another model is being loaded; wait for it, then call again")
-            # What is being built is for what is no longer wanted.
-            self._build.stop()
-            assert self._thread is not None
-            self._thread.join()
         if not choice.path.is_file():
             raise ModelError(f"{choice.path}: no such model file; set the parameter model")
-        self._start(self._reload, choice)
+        with self._lock:
+            build, thread = self._build, self._thread
+        if build is not None and thread is not None:
+            # What is being built is for what is no longer wanted.
+            build.stop()
+            thread.join()
+        if not self._start(self._reload, choice):
+            raise EngineError("another model is being loaded; wait for it, then call again")
 
-    def _is_busy(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    def _start(self, work: Callable[[Any], None], argument: Any) -> None:
-        self.progress = "loading an engine"
+    def _start(self, work: Callable[[Any], None], argument: Any) -> bool:
+        """Runs something in the thread that loads and builds; False where that is busy."""
 
         def run() -> None:
             try:
                 work(argument)
             except _StoppedError:
-                pass
+                # What comes instead may fail, and then this is still wanted.
+                self._asked_size = None
             finally:
                 self.progress = ""
 
-        self._thread = threading.Thread(target=run, name="engine")
-        self._thread.start()
+        with self._lock:
+            if self._closed or (self._thread is not None and self._thread.is_alive()):
+                return False
+            self.progress = "loading an engine"
+            self._thread = threading.Thread(target=run, name="engine")
+            self._thread.start()
+        return True
 
     def _fetch(self, camera_size: CameraSize) -> None:
         """Has an engine on the GPU for a camera's images take over."""
-        choice = self.choice
+        self._asked_size = camera_size
         try:
-            model = read_model(choice.path)
-            self._hand_over(self._open_or_build(model, choice, camera_size))
-        except (EngineError, ModelError) as error:
+            engine = self._open_or_build(self._model, self.choice, camera_size)
+        except _StoppedError:
+            raise
+        except Exception as error:  # whatever it is, depth goes on, and somebody should know
             self._set_warning(f"tensorrt: {error}; {self._estimator.engine.describe()} serves")
+        else:
+            with self._lock:
+                passed_over, self._next = self._next, DepthEstimator(engine)
+            if passed_over is not None:
+                passed_over.close()
 
     def _reload(self, choice: Choice) -> None:
-        before = self._uses_gpu, self.warning
-        self.warning = ""
+        size = self._camera_size
         try:
-            engine = self._open(choice, self._camera_size)
-            try:
-                if self._uses_gpu and engine.camera_size is None and self._camera_size is not None:
-                    on_gpu = self._open_or_build(read_model(choice.path), choice, self._camera_size)
-                    engine.close()
-                    engine = on_gpu
-                    self._asked_size = self._camera_size
-                elif self.warning and choice.engine == "tensorrt":
-                    raise EngineError(self.warning)
-                if engine.camera_size is None:
-                    self._check(engine, choice)
-            except BaseException:
-                engine.close()
-                raise
-        except (ValueError, RuntimeError, OSError) as error:
-            self._uses_gpu, self.warning = before
+            model = read_model(choice.path)
+            opened = self._open_checked(model, choice, size)
+        except _StoppedError:
+            raise
+        except Exception as error:  # as above
+            self._asked_size = None
             serving = f"{self.choice.path.name} on {self._estimator.engine.describe()} serves on"
             self._set_warning(f"reload of {choice.path.name} is refused: {error}; {serving}")
             return
-        self.choice, self.warning = choice, ""
-        self._hand_over(engine)
-
-    def _check(self, engine: Engine, choice: Choice) -> None:
-        """Holds an engine to ONNX Runtime in float32; plans were, when they were built.
-
-        Raises:
-            EngineError: its answers are others.
-        """
-        model = read_model(choice.path)
-        size = (model.metadata.height, model.metadata.width)
-        with closing(OnnxEngine(model, "auto", None)) as reference:
-            agreement = parity(engine, reference, parity_images(None, CHECKED, size))
-        precision = "int8" if choice.precision == "auto" else choice.precision
-        if faults := agreement.faults(*TOLERANCES[precision]):
-            raise EngineError(f"{engine.describe()}: {'; '.join(faults)}")
-        self._info(f"{choice.path.name} on {engine.describe()}: {agreement}")
-
-    def _hand_over(self, engine: Engine) -> None:
         with self._lock:
-            passed_over, self._next = self._next, DepthEstimator(engine)
+            passed_over, self._next = self._next, DepthEstimator(opened.engine)
+            self.choice, self._model, self._wants_gpu = choice, model, opened.wants_gpu
+            self._asked_size = size if opened.engine.camera_size else None
+        self._set_warning(opened.warning)
         if passed_over is not None:
             passed_over.close()
+
+    def _open_checked(self, model: DepthModel, choice: Choice, size: CameraSize | None) -> _Opened:
+        """What is to take over, with the answers that it should have.
+
+        Raises:
+            EngineError: it cannot be opened or built, or answers otherwise.
+            _StoppedError: `close` or another reload came first.
+        """
+        opened = _open(model, choice, size)
+        try:
+            if opened.wants_gpu and size is not None and opened.engine.camera_size is None:
+                on_gpu = self._open_or_build(model, choice, size)
+                opened.engine.close()
+                opened = _Opened(on_gpu, True, "")
+            # A GPU that has no room for both is no reason to give up the one that works.
+            has_gpu = isinstance(self._estimator.engine, TensorRtEngine)
+            if opened.warning and (choice.engine == "tensorrt" or has_gpu):
+                raise EngineError(opened.warning)
+            # Plans were held to float32 when they were built.
+            if not isinstance(opened.engine, TensorRtEngine):
+                agreement = _check(opened.engine, model, choice)
+                self._info(f"{choice.path.name} on {opened.engine.describe()}: {agreement}")
+        except BaseException:
+            opened.engine.close()
+            raise
+        return opened
 
     # Building
 
@@ -320,23 +312,95 @@ class Serving:
                 logged = share
                 self._info(self.progress)
 
-        self._build = BackgroundBuild(choice.path, choice.precision, choice.cache_dir, size)
-        try:
+        with self._lock:
             if self._closed:
-                self._build.stop()
-            error = self._build.follow(report)
-            if self._build.stopped:
                 raise _StoppedError
+            build = BackgroundBuild(choice.path, choice.precision, choice.cache_dir, size)
+            self._build = build
+        try:
+            error = build.follow(report)
         finally:
-            self._build = None
+            with self._lock:
+                self._build = None
+        if build.stopped:
+            raise _StoppedError
         if error:
             raise EngineError(error)
-        return open_plan(*arguments)
+        try:
+            return open_plan(*arguments)
+        except NotBuiltError as missing:
+            # The build read the file again.
+            raise EngineError(
+                f"{missing}; if {choice.path} has changed, call ~/reload_model"
+            ) from None
 
     def _set_warning(self, text: str) -> None:
         self.warning = text
-        self._warn(text)
+        if text:
+            self._warn(text)
 
 
 class _StoppedError(Exception):
     """A build that is no longer wanted."""
+
+
+def _open(model: DepthModel, choice: Choice, camera_size: CameraSize | None) -> _Opened:
+    """What can serve a choice at once.
+
+    Args:
+        camera_size: of the camera's images; None takes the one that an engine was last used for.
+
+    Raises:
+        EngineError: no engine takes the model.
+    """
+    if choice.engine in CPU_ENGINES:
+        names = (choice.engine,)
+        return _Opened(open_first(names, model, choice.precision, choice.cache_dir), False, "")
+    arguments = model, choice.precision, choice.cache_dir
+    try:
+        size = camera_size or last_camera_size(*arguments)
+        if size is None:
+            raise NotBuiltError("waits for the camera's first image, to build for its size")
+        return _Opened(open_plan(*arguments, size), True, "")
+    except EngineError as error:
+        engine, warning = _without_gpu(model, choice)
+        engine.declined = (f"tensorrt: {error}", *engine.declined)
+        if isinstance(error, NotBuiltError):
+            return _Opened(engine, True, "")
+        # Who asked for nothing in particular need not hear that there is no GPU.
+        if choice.engine == "tensorrt" or not isinstance(error, UnavailableError):
+            warning = f"tensorrt: {error}; {engine.describe()} serves"
+        return _Opened(engine, False, warning)
+
+
+def _without_gpu(model: DepthModel, choice: Choice) -> tuple[Engine, str]:
+    """The best engine that needs no GPU, and why it is not of the precision that was asked for.
+
+    Raises:
+        EngineError: none takes the model.
+    """
+    try:
+        return open_first(CPU_ENGINES, model, choice.precision, choice.cache_dir), ""
+    except EngineError as error:
+        if choice.precision in ("auto", "float32"):
+            raise
+        engine = open_first(CPU_ENGINES, model, "float32", choice.cache_dir)
+        engine.declined = (str(error), *engine.declined)
+        return engine, f"{error}; {engine.describe()} serves"
+
+
+def _check(engine: Engine, model: DepthModel, choice: Choice) -> Agreement:
+    """Holds an engine to ONNX Runtime in float32.
+
+    Raises:
+        EngineError: its answers are others.
+    """
+    size = (model.metadata.height, model.metadata.width)
+    with closing(OnnxEngine(model, "auto", None)) as reference:
+        agreement = parity(engine, reference, parity_images(None, CHECKED, size))
+    own = engine.metadata.document.get("precision")
+    # What a file says of itself, and what was asked of a file that says nothing.
+    precision = own if own in TOLERANCES and own != "float32" else choice.precision
+    if faults := agreement.faults(*TOLERANCES.get(precision, TOLERANCES["float32"])):
+        raise EngineError(f"{engine.describe()}: {'; '.join(faults)}")
+    return agreement

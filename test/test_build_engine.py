@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,13 @@ from onnx import numpy_helper
 
 import mono_depth_ros.parity as parity_module
 from mono_depth_ros import build_engine
-from mono_depth_ros.engines import EngineError, NotBuiltError, UnavailableError, open_engine
+from mono_depth_ros.engines import (
+    EngineError,
+    NotBuiltError,
+    UnavailableError,
+    open_engine,
+    tensorrt_plans,
+)
 from mono_depth_ros.engines.cache import EngineCache, open_cache
 from mono_depth_ros.engines.calibrated import calibrate
 from mono_depth_ros.engines.tensorrt_plans import Plan, build
@@ -139,6 +146,43 @@ def test_an_operator_that_rtx_does_not_know_is_named(red: DepthModel, cache: Eng
         make(broken, cache, "float32", target="sm86")
     assert "\n" not in str(refusal.value) and "red.onnx" in str(refusal.value)
     assert cache.entries() == []
+
+
+@rtx
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_build_of_rtx_and_is_no_reason_to_refuse_a_precision(
+    red: DepthModel, cache: EngineCache, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+    phases: list[str] = []
+
+    def report(share: float, phase: str) -> None:
+        phases.append(phase)
+        if len(phases) == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(red, "auto", cache, pictures(red), report, "sm86")
+    assert cache.entries() == [] and signal.getsignal(number) == before
+    assert len(phases) < 20
+
+
+@rtx
+def test_a_network_of_an_old_opset_gets_the_steps_around_it(
+    tmp_path: Path, cache: EngineCache
+) -> None:
+    path = networks.convolutions(tmp_path / "old.onnx")
+    proto = onnx.load(path)
+    squeeze = proto.graph.node[-1]
+    del squeeze.input[1]
+    squeeze.attribute.append(onnx.helper.make_attribute("axes", [1]))
+    proto.opset_import[0].version = 11
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+    model = read_model(path)
+    images = pictures(model)
+    plan = build(model, "auto", cache, images, lambda share, phase: None, "sm86", (192, 256))
+    assert plan.precision == "float16"
 
 
 # --- Precisions -----------------------------------------------------------------------------------
@@ -294,7 +338,9 @@ def test_an_engine_that_was_tampered_with_is_named_and_built_anew(
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(NotBuiltError, match=rf"{path.name}: changed .* it will be rebuilt"):
+    with pytest.raises(
+        NotBuiltError, match=rf"{re.escape(path.name)}: changed .* it will be rebuilt"
+    ):
         opened(red, cache)
     assert make(red, cache).built
     assert np.isfinite(opened(red, cache)).all()
@@ -303,7 +349,7 @@ def test_an_engine_that_was_tampered_with_is_named_and_built_anew(
 @pytest.mark.parametrize(
     ("upgrade", "words"),
     [
-        ({"flavour": "tensorrt 11.4"}, "version 10.3.0, now 11.4.0.106"),
+        ({"flavour": "tensorrt 11.4"}, "now 11.4.0.106+"),
         ({"name": "Other GPU"}, "device Host GPU, driver 13.0, now Other GPU, driver 13.0"),
         ({"driver": 13010}, "device Host GPU, driver 13.0, now Host GPU, driver 13.1"),
         ({"capability": (8, 9)}, "compute capability sm86, now sm89"),
@@ -407,6 +453,26 @@ def test_what_the_machine_lacks_is_said(
     assert type(refusal.value) is error
     with pytest.raises(error, match=words):
         make(red, cache)
+
+
+def test_a_tensorrt_that_is_too_old_is_named(
+    red: DepthModel, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = put_gpu(monkeypatch)
+    monkeypatch.setattr(host.module, "__version__", "8.6.1")
+    with pytest.raises(UnavailableError, match=r"TensorRT 8\.6\.1 is older than 10\.3"):
+        opened(red, cache)
+
+
+def test_another_way_of_converting_networks_asks_for_another_engine(
+    red: DepthModel, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_gpu(monkeypatch)
+    make(red, cache)
+    opened(red, cache)
+    monkeypatch.setattr(tensorrt_plans, "_conversion", lambda: "12345678")
+    with pytest.raises(NotBuiltError, match=r"version 10\.3\.0\+.*, now 10\.3\.0\+12345678"):
+        opened(red, cache)
 
 
 @pytest.mark.parametrize("module", ["cuda.bindings.runtime", "tensorrt"])

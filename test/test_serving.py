@@ -16,6 +16,7 @@ import pytest
 from gpu_fixture import gpu_environment, put_gpu
 from host_tensorrt import HostTensorRt
 
+import mono_depth_ros.serving as serving_module
 from mono_depth_ros.camera import CameraModel
 from mono_depth_ros.engines import EngineError
 from mono_depth_ros.engines.cache import open_cache
@@ -384,3 +385,130 @@ def test_closing_in_the_middle_of_a_reload_ends_it(
     wait(lambda: "Measuring" in serving.progress, "build")
     serving.close()
     assert gpu.cuda.live() == {} and gpu.cuda.misuse == []
+
+
+def test_the_model_that_was_accepted_serves_though_its_file_has_changed(
+    gpu: HostTensorRt, choice: Choice, serve: Callable[[Choice], Serving]
+) -> None:
+    build_now(choice)
+    serving = serve(choice)
+    expected = truth(choice.model)
+    networks.convolutions(choice.path, seed=1)
+    assert serving.replace("a reason") is not None
+    np.testing.assert_allclose(answer(serving), expected, rtol=1e-4)
+    choice.path.unlink()
+    np.testing.assert_allclose(answer(serving), expected, rtol=1e-4)
+
+
+def test_an_engine_that_cannot_be_replaced_is_not_used_again(
+    gpu: HostTensorRt,
+    choice: Choice,
+    serve: Callable[[Choice], Serving],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build_now(choice)
+    serving = serve(choice)
+    with monkeypatch.context() as patch:
+        patch.setattr(serving_module, "CPU_ENGINES", ())
+        with pytest.raises(EngineError):
+            serving.replace("a reason")
+    with pytest.raises(EngineError, match="the engine is closed"):
+        answer(serving)
+    # The next frame finds another engine.
+    assert serving.replace("closed") is not None
+    np.testing.assert_allclose(answer(serving), truth(choice.model), rtol=1e-4)
+    assert gpu.cuda.misuse == []
+
+
+def test_a_reload_that_cannot_be_does_not_end_the_build(
+    gpu: HostTensorRt, choice: Choice, serve: Callable[[Choice], Serving], tmp_path: Path
+) -> None:
+    serving = serve(choice)
+    answer(serving)
+    wait(lambda: "Measuring" in serving.progress, "build")
+    with pytest.raises(ModelError):
+        serving.start_reload(replace(choice, model=str(tmp_path / "nowhere.onnx")))
+    wait(lambda: answer(serving) is not None and engine_of(serving) == "tensorrt", "tensorrt")
+
+
+def test_a_build_that_a_refused_reload_ended_starts_again(
+    gpu: HostTensorRt, choice: Choice, serve: Callable[[Choice], Serving], tmp_path: Path
+) -> None:
+    serving = serve(choice)
+    answer(serving)
+    wait(lambda: "Measuring" in serving.progress, "build")
+    (tmp_path / "bad.onnx").write_bytes(b"no onnx")
+    serving.start_reload(replace(choice, model=str(tmp_path / "bad.onnx")))
+    wait(lambda: serving.warning, "refusal")
+    wait(lambda: answer(serving) is not None and engine_of(serving) == "tensorrt", "tensorrt")
+    np.testing.assert_allclose(answer(serving), truth(choice.model), rtol=2e-3)
+
+
+def test_a_gpu_without_room_for_another_model_keeps_the_one_that_works(
+    gpu: HostTensorRt, choice: Choice, serve: Callable[[Choice], Serving], tmp_path: Path
+) -> None:
+    build_now(choice)
+    serving = serve(choice)
+    answer(serving)
+    other = replace(choice, model=str(networks.convolutions(tmp_path / "other.onnx", seed=1)))
+    build_now(other)
+    gpu.fail("create_execution_context")
+    serving.start_reload(other)
+    wait_for_reload(serving)
+    assert "reload of other.onnx is refused" in serving.warning
+    assert "out of memory" in serving.warning and engine_of(serving) == "tensorrt"
+    np.testing.assert_allclose(answer(serving), truth(choice.model), rtol=2e-3)
+
+
+def test_a_camera_that_changes_while_its_engine_is_built_gets_one_of_its_new_size(
+    gpu: HostTensorRt, choice: Choice, serve: Callable[[Choice], Serving]
+) -> None:
+    serving = serve(choice)
+    answer(serving)
+    wait(lambda: "Measuring" in serving.progress, "build")
+    small = np.ascontiguousarray(IMAGE[::2, ::2])
+    camera = CAMERA.scaled(SIZE[1] // 2, SIZE[0] // 2)
+    reference = DepthEstimator.open(choice.model, "onnx").estimate(small, camera).depth
+    sizes: list[object] = []
+
+    def on_gpu() -> bool:
+        estimator = serving.current((SIZE[0] // 2, SIZE[1] // 2))
+        np.testing.assert_allclose(estimator.estimate(small, camera).depth, reference, rtol=2e-3)
+        sizes.append(estimator.engine.camera_size)
+        return sizes[-1] is not None
+
+    wait(on_gpu, "engine of the new size")
+    assert set(sizes) == {None, (SIZE[0] // 2, SIZE[1] // 2)}
+    assert gpu.cuda.misuse == [] and not serving.warning
+
+
+def test_whatever_goes_wrong_in_the_background_is_warned_of(
+    gpu: HostTensorRt,
+    choice: Choice,
+    serve: Callable[[Choice], Serving],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_process(*arguments: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(serving_module, "BackgroundBuild", no_process)
+    serving = serve(choice)
+    answer(serving)
+    wait(lambda: serving.warning, "warning")
+    assert "no more processes" in serving.warning
+    serving.start_reload(replace(choice, precision="float16"))
+    wait(lambda: "is refused" in serving.warning, "refusal")
+    np.testing.assert_allclose(answer(serving), truth(choice.model), rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_another_precision_than_was_asked_for_is_warned_of(
+    choice: Choice,
+    serve: Callable[[Choice], Serving],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+) -> None:
+    put_gpu(monkeypatch, driver=0)
+    serving = serve(replace(choice, precision=precision))
+    assert f"precision {precision}" in serving.warning
+    assert serving.describe()["engine"].endswith("f32")

@@ -74,7 +74,7 @@ def open_cache(cache_dir: str | Path | None) -> EngineCache:
     Raises:
         EngineError: it cannot be used.
     """
-    return EngineCache(Path(cache_dir or default_cache_dir()).expanduser() / "engines")
+    return EngineCache(Path(cache_dir or default_cache_dir()) / "engines")
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-# The first run captures the kernels and later ones replay them, which ONNX Runtime does only where
-# all of them are on the GPU and tensors stay at their addresses.
-_CUDA = ("CUDAExecutionProvider", {"enable_cuda_graph": "1"})
+_CUDA = "CUDAExecutionProvider"
+# The first run captures the kernels and later ones replay them. ONNX Runtime refuses a session with
+# it where a node has no kernel on the GPU; that runs without (its pull request 10859).
+_CUDA_SETTINGS = ({"enable_cuda_graph": "1"}, dict[str, str]())
 _CPU = ("CPUExecutionProvider", dict[str, str]())
 _SILENT = 4  # fatal errors only
 
@@ -63,7 +64,7 @@ class OnnxEngine:
             str(model.path), model.metadata, self.input_spec, self.output_spec, model.camera_size
         )
         provider = self._session.get_providers()[0]
-        self._on_gpu = provider == _CUDA[0]
+        self._on_gpu = provider == _CUDA
         device = "cuda" if self._on_gpu else "cpu"
         self._input = np.zeros(self.input_spec.shape, np.uint8)
         self._output = np.zeros(self.output_spec.shape, np.float32)
@@ -115,16 +116,18 @@ def _session(model: DepthModel) -> onnxruntime.InferenceSession:
         options.log_severity_level = _SILENT
         return onnxruntime.InferenceSession(model.onnx, options, providers=providers, **more)
 
-    if _CUDA[0] in onnxruntime.get_available_providers():
+    if _CUDA in onnxruntime.get_available_providers():
         # Where a library or the driver is missing, it prints a page and goes on without CUDA.
         onnxruntime.set_default_logger_severity(_SILENT)
-        try:
-            session = opened([_CUDA, _CPU], enable_fallback=False)
-            if session.get_providers()[0] == _CUDA[0]:
-                return session
-            reason = "its libraries or the driver cannot be loaded"
-        except Exception as error:  # as below
-            reason = str(error).splitlines()[0]
+        reason = ""
+        for settings in _CUDA_SETTINGS:
+            try:
+                session = opened([(_CUDA, settings), _CPU], enable_fallback=False)
+                if session.get_providers()[0] == _CUDA:
+                    return session
+                reason = "its libraries or the driver cannot be loaded"
+            except Exception as error:  # as below
+                reason = str(error).splitlines()[0]
         _LOGGER.warning("ONNX Runtime runs on the CPU, not with CUDA: %s", reason)
     try:
         return opened([_CPU])

@@ -53,6 +53,7 @@ class TensorRtEngine:
         self._gpu = gpu
         self._context: Any = None
         self._graph: Any = None
+        self._held: Any = None
         gpu.use()
         free = gpu.free_bytes()
         # Unwinds in reverse: the context goes before the memory that it works in.
@@ -109,6 +110,7 @@ class TensorRtEngine:
                 # Refused after an update of the driver, and then compiled anew.
                 cache.deserialize(compiled)
             runtime_config.set_runtime_cache(cache)
+            library.log.errors.clear()
             context = engine.create_execution_context(runtime_config)
         else:
             context = engine.create_execution_context(strategy)
@@ -126,7 +128,10 @@ class TensorRtEngine:
         # A network that cannot be recorded runs without a graph.
         with suppress(EngineError):
             self._graph = gpu.record(self._frame, self._stream, owner)
-        self.compiled = b"" if cache is None else bytes(cache.serialize())
+        kept = None if cache is None else cache.serialize()
+        self.compiled = b"" if kept is None else bytes(kept)
+        # What kernels were compiled for, and what they came from.
+        self._held = (runtime, engine, cache)
         library.log.errors.clear()
 
     def _frame(self) -> None:
@@ -138,6 +143,8 @@ class TensorRtEngine:
 
     def infer(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         check_image(image, self.input_spec)
+        if self._context is None:
+            raise EngineError("the engine is closed")
         self._gpu.use()
         np.copyto(self._input[0], image)
         if self._graph is None:
@@ -158,5 +165,5 @@ class TensorRtEngine:
                 self._gpu.use()
                 self._gpu.wait(self._stream)
         # TensorRT's objects keep each other alive as long as they must, and go before the memory.
-        self._context = self._graph = None
+        self._context = self._graph = self._held = None
         self._owner.close()

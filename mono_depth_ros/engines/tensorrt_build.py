@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +85,28 @@ def _monitor(trt: Any, report: Report) -> Any:
     return Monitor()
 
 
+@contextmanager
+def _signals_end(monitor: Any) -> Iterator[None]:
+    """Has Ctrl-C and SIGTERM end a build at its next step.
+
+    Python runs a handler when TensorRT next calls the monitor, and TensorRT swallows what the
+    handler raises there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, frame: object) -> None:
+        monitor.interrupted = KeyboardInterrupt()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def build_plan(
     library: TensorRtLibrary,
     onnx: bytes,
@@ -130,7 +155,9 @@ def build_plan(
             config.set_timing_cache(cache, False)
     monitor = _monitor(trt, report)
     config.progress_monitor = monitor
-    plan = builder.build_serialized_network(network, config)
+    library.log.errors.clear()
+    with _signals_end(monitor):
+        plan = builder.build_serialized_network(network, config)
     if monitor.interrupted is not None:
         raise monitor.interrupted
     if plan is None:

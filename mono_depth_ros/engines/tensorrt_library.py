@@ -23,6 +23,7 @@ class Traits:
 
     Attributes:
         modules: names that it may be imported by.
+        oldest: version that has the interface.
         title: what people call it.
         install: how to get it.
         ahead_of_time: it builds for GPUs that are not there, on machines that have none.
@@ -34,6 +35,7 @@ class Traits:
     """
 
     modules: tuple[str, ...]
+    oldest: tuple[int, int]
     title: str
     install: str
     ahead_of_time: bool
@@ -46,6 +48,7 @@ class Traits:
 TRAITS = {
     "tensorrt": Traits(
         modules=("tensorrt",),
+        oldest=(10, 3),
         title="TensorRT",
         install="it comes with JetPack; elsewhere pip install tensorrt",
         ahead_of_time=False,
@@ -55,6 +58,7 @@ TRAITS = {
     ),
     "tensorrt_rtx": Traits(
         modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
+        oldest=(1, 4),
         title="TensorRT-RTX",
         install="pip install -r requirements/tensorrt.txt",
         ahead_of_time=True,
@@ -112,6 +116,10 @@ def _import(traits: Traits) -> ModuleType:
 def _open(name: str) -> TensorRtLibrary:
     traits = TRAITS[name]
     trt = _import(traits)
+    if tuple(map(int, trt.__version__.split(".")[:2])) < traits.oldest:
+        oldest = ".".join(map(str, traits.oldest))
+        found = f"{traits.title} {trt.__version__}"
+        raise UnavailableError(f"{found} is older than {oldest}, which is needed; update it")
 
     class Log(trt.ILogger):  # type: ignore[name-defined]
         """Keeps errors for the message of the call that then fails."""

@@ -8,9 +8,11 @@ checked when it first meets one.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache as cached
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,16 @@ def _candidates(
         yield from ((name, model) for name in PRECISIONS[1:] if precision in ("auto", name))
 
 
+@cached
+def _conversion() -> str:
+    """Stands for how this version of the package converts networks: another one builds anew."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).resolve().parents[1]
+    for name in ("camera_graph", "card_graph", "filters", "float16", "int8", "onnx_graph"):
+        digest.update((folder / f"{name}.py").read_bytes())
+    return digest.hexdigest()[:8]
+
+
 def _key(
     library: TensorRtLibrary,
     source: DepthModel,
@@ -221,7 +233,7 @@ def _key(
         model=source.path.stem,
         digest=source.digest,
         runtime=library.name,
-        version=library.version,
+        version=f"{library.version}+{_conversion()}",
         device=device,
         compute_capability=gpu.compute_capability if gpu else str(target).lower(),
         precision=precision,
