@@ -37,6 +37,7 @@ def latency_figure(rows: Sequence[Series]) -> Figure:
         axes.ecdf(times, label=f"{name}: {np.median(times):.3g} ms")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("latency, ms")
     axes.set_ylabel("share of calls")
     axes.grid(which="both", alpha=0.3)
