@@ -94,7 +94,7 @@ def save_network(
     nodes, value = [], "x"
     if dtype == TensorProto.UINT8 and not cast:
         constants["seven"] = np.array(7, np.uint8)
-        nodes.append(helper.make_node("Max", ["x", "seven"], ["bytes"]))
+        nodes.append(helper.make_node("Clip", ["x", "seven"], ["bytes"]))
         value = "bytes"
     if dtype == TensorProto.UINT8:
         nodes.append(helper.make_node("Cast", [value], ["float"], to=kind))
