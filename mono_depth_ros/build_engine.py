@@ -1,7 +1,8 @@
 """Builds the engine of a network for this machine's NVIDIA GPU, checks it, and keeps it.
 
 The node does this by itself when it first starts. Run it beforehand to start fast, to calibrate
-int8 on images of your own, or to build for another GPU on a machine that has none.
+int8 on images of your own, or to build for another GPU on a machine that has none. For OpenVINO
+there is nothing to build, but to measure which precision is the fastest on this CPU.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from mono_depth_ros.engines import EngineError
 from mono_depth_ros.engines.cache import EngineCache, open_cache
 from mono_depth_ros.engines.calibrated import calibrate
+from mono_depth_ros.engines.openvino_choice import choose_precision
 from mono_depth_ros.engines.tensorrt_plans import PRECISIONS, build
 from mono_depth_ros.model import default_model, read_model
 from mono_depth_ros.parity import parity_images
@@ -33,6 +35,7 @@ EXAMPLES = """examples:
   build_engine models/compact.onnx --target sm86 for an RTX 30, on any machine (TensorRT-RTX)
   build_engine --camera 1280x720                 for a camera of that size
   build_engine mine.onnx --precision int8 --calibrate frames/
+  build_engine --engine openvino                 which precision auto shall take on this CPU
   build_engine --list
 """
 
@@ -89,6 +92,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "model", type=Path, nargs="?", help="ONNX file; default: the one that ships"
     )
     parser.add_argument(
+        "--engine",
+        default="tensorrt",
+        choices=("tensorrt", "openvino"),
+        help="openvino measures its precisions, and notes the fastest that agrees with float32 for"
+        " precision auto (default: tensorrt)",
+    )
+    parser.add_argument(
         "--precision",
         default="auto",
         choices=("auto", *PRECISIONS),
@@ -132,6 +142,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.calibrate and args.precision not in ("auto", "int8"):
         parser.error("--calibrate makes an int8 model; leave out --precision, or give int8")
+    if args.engine == "openvino" and (args.target or args.precision != "auto"):
+        parser.error(
+            "--engine openvino measures all precisions on this CPU; give it neither"
+            " --precision nor --target"
+        )
     return args
 
 
@@ -152,6 +167,12 @@ def run(args: argparse.Namespace, report: Callable[[float, str], None]) -> dict[
         report(0.0, "calibrating int8")
         _, agreement = calibrate(model, parity_images(args.calibrate, CALIBRATED, size), cache)
         result["int8"] = {"agreement": str(agreement), **asdict(agreement)}
+    if args.engine == "openvino":
+        images = list(parity_images(args.images, CHECKED, size))
+        best, found = choose_precision(model, cache, images, report)
+        candidates = {name: asdict(candidate) for name, candidate in found.items()}
+        result["openvino"] = {"auto": best, "measured": candidates}
+        return {**result, "rejected": cache.rejected}
     images = list(parity_images(args.images, CHECKED, args.camera or size))
     try:
         plan = build(model, args.precision, cache, images, report, args.target, args.camera)
@@ -171,6 +192,11 @@ def summary(result: dict[str, Any], seconds: float) -> str:
     lines = [f"removed from the cache: {reason}" for reason in result["rejected"]]
     if "int8" in result:
         lines.append(f"int8 in ONNX Runtime: {result['int8']['agreement']}")
+    if "openvino" in result:
+        for name, candidate in result["openvino"]["measured"].items():
+            note = f"; refused: {candidate['refused']}" if candidate["refused"] else ""
+            lines.append(f"openvino {name}: {candidate['ms']} ms, {candidate['agreement']}{note}")
+        lines.append(f"auto takes {result['openvino']['auto']} from now on")
     if "not_built" in result:
         lines.append(f"no TensorRT engine: {result['not_built']}")
         lines.append("openvino and onnx run the calibrated model: set precision to int8")

@@ -66,7 +66,8 @@ PARAMETERS = (
         "precision",
         "auto",
         "arithmetic of the network; auto takes the fastest that agrees with float32: int8 where"
-        " build_engine --calibrate has been, else TensorRT's float16, and float32 on a CPU",
+        " build_engine --calibrate has been, else TensorRT's float16, and on a CPU float32 or what"
+        " build_engine --engine openvino has found",
         choices=PRECISIONS,
         live=False,
         reloadable=True,

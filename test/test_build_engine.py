@@ -15,6 +15,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import networks
@@ -31,6 +32,7 @@ from mono_depth_ros.engines import (
     NotBuiltError,
     UnavailableError,
     open_engine,
+    openvino_choice,
     tensorrt_plans,
 )
 from mono_depth_ros.engines.cache import EngineCache, open_cache
@@ -312,6 +314,60 @@ def test_a_calibration_that_is_too_far_off_is_refused_with_its_numbers(
     with pytest.raises(EngineError, match="two images are the least"):
         calibrate(red, images[:1], cache)
     assert cache.entries() == []
+
+
+# --- What auto is in OpenVINO ---------------------------------------------------------------------
+
+
+def choose(
+    model: DepthModel, place: Path, monkeypatch: pytest.MonkeyPatch, milliseconds: list[float]
+) -> Any:
+    """The command, on a CPU that takes this long for float32, bfloat16 and int8."""
+    times = iter(milliseconds)
+    monkeypatch.setattr(openvino_choice, "time_calls", lambda call, n: np.full(n, next(times)))
+    json_file = place / "result.json"
+    assert run(model.path, "--engine", "openvino", "--cache-dir", place, "--json", json_file) == 0
+    return json.loads(json_file.read_text())["openvino"]
+
+
+def described(model: DepthModel, place: Path) -> str:
+    engine = open_engine(model.path, "openvino", "auto", place)
+    try:
+        return engine.describe().split()[-1]
+    finally:
+        engine.close()
+
+
+def test_auto_takes_what_was_measured_to_be_fastest(
+    red: DepthModel, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    assert described(red, place) == "f32"
+    result = choose(red, place, monkeypatch, [3.0, 2.0])
+    assert result["auto"] == "bfloat16" and set(result["measured"]) == {"float32", "bfloat16"}
+    assert described(red, place) == "bf16"
+    assert choose(red, place, monkeypatch, [2.0, 3.0])["auto"] == "float32"
+    assert described(red, place) == "f32"
+    # Who calibrates after that wants int8, unless it turns out to be slow.
+    calibrate(red, list(parity_images(photographs, 6, (96, 128))), open_cache(place))
+    assert described(red, place) == "int8+f32"
+    assert choose(red, place, monkeypatch, [2.0, 3.0, 2.5])["auto"] == "float32"
+    assert described(red, place) == "f32"
+    assert choose(red, place, monkeypatch, [2.0, 3.0, 1.0])["auto"] == "int8"
+    assert described(red, place) == "int8+f32"
+    # Another model has not been measured.
+    networks.convolutions(red.path, seed=1)
+    assert described(read_model(red.path), place) == "f32"
+
+
+def test_a_fast_precision_that_is_too_far_off_is_not_taken(
+    red: DepthModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(parity_module.TOLERANCES, "bfloat16", (1e-9, 1.0))
+    result = choose(red, tmp_path, monkeypatch, [3.0, 1.0])
+    assert result["auto"] == "float32"
+    assert "is above 1e-09" in result["measured"]["bfloat16"]["refused"]
+    assert described(red, tmp_path) == "f32"
 
 
 # --- The cache, on the stand-in's GPU -------------------------------------------------------------

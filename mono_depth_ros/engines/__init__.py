@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from mono_depth_ros.engines.cache import open_cache
@@ -17,6 +16,7 @@ from mono_depth_ros.engines.engine import (
 )
 from mono_depth_ros.engines.onnx import OnnxEngine
 from mono_depth_ros.engines.openvino import OpenVinoEngine
+from mono_depth_ros.engines.openvino_choice import noted_precision
 from mono_depth_ros.engines.tensorrt_plans import NotBuiltError, open_plan
 from mono_depth_ros.model import DepthModel, read_model
 
@@ -38,9 +38,7 @@ Open = Callable[[DepthModel, str, Path | None], Engine]
 
 def _open_openvino(model: DepthModel, precision: str, cache_dir: Path | None) -> Engine:
     if precision == "auto":
-        # Who calibrated a model wants it: it is the faster one, and was checked when it was made.
-        with suppress(EngineError):
-            model = find_calibrated(model, open_cache(cache_dir)) or model
+        precision = noted_precision(model, cache_dir)
     return OpenVinoEngine(_calibrated(model, precision, cache_dir), precision, cache_dir)
 
 

@@ -36,7 +36,7 @@ from typing import Any, BinaryIO
 
 from mono_depth_ros.engines.engine import EngineError
 
-KINDS = ("plan", "timing", "runtime", "onnx")
+KINDS = ("plan", "timing", "runtime", "onnx", "choice")
 # Part of every key: raise it when the same model, built by this package, becomes another engine.
 FORMAT = 1
 INDEX_SCHEMA = 1

@@ -96,6 +96,24 @@ class OpenVinoEngine:
         del self._output, self._request, self._compiled
 
 
+def cache_key(core: openvino.Core, model: DepthModel, kind: str, precision: str) -> CacheKey:
+    """Where something is kept that depends on the model, on OpenVINO and on the CPU."""
+    # A virtual machine may change its features and keep its name.
+    device = [core.get_property("CPU", "FULL_DEVICE_NAME")]
+    device += sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return CacheKey(
+        kind=kind,
+        model=model.path.stem,
+        digest=model.digest,
+        runtime="openvino",
+        version=core.get_versions("CPU")["CPU"].build_number,
+        device=" ".join(device),
+        compute_capability="",
+        precision=precision,
+        shape=f"{model.metadata.height}x{model.metadata.width}",
+    )
+
+
 def _reason(error: Exception) -> str:
     """The line that says why: of several the operators that it lacks, else the last one; those
     above name places in OpenVINO's source.
@@ -120,20 +138,7 @@ def _compiled(
     }
     cache = key = None
     if cache_dir is not None:
-        # A virtual machine may change its features and keep its name.
-        device = [core.get_property("CPU", "FULL_DEVICE_NAME")]
-        device += sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        key = CacheKey(
-            kind="runtime",
-            model=model.path.stem,
-            digest=model.digest,
-            runtime="openvino",
-            version=core.get_versions("CPU")["CPU"].build_number,
-            device=" ".join(device),
-            compute_capability="",
-            precision=hint,
-            shape=f"{model.metadata.height}x{model.metadata.width}",
-        )
+        key = cache_key(core, model, "runtime", hint)
         try:
             cache = open_cache(cache_dir)
             kept = cache.load(key)
