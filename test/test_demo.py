@@ -82,15 +82,16 @@ def test_demo_without_depth_fails_and_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bench_writes_every_stage(tmp_path: Path) -> None:
+def test_bench_writes_every_row_and_stage(tmp_path: Path) -> None:
     path = tmp_path / "out" / "bench.json"
     done = run(
-        "mono_depth_ros.depth_bench", "--repeat", "3", "--seconds", "2", "--rate", "5",
-        "--json", str(path),
+        "mono_depth_ros.depth_bench", "--engine", "openvino", "onnx", "--precision", "float32",
+        "--repeat", "50", "--stages", "--node", "--json", str(path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(path.read_text())
-    stages = " ".join(row["stage"] for row in result["rows"])
-    for word in ("openvino", "onnxruntime", "preprocess", "cloud", "stamp to last publish"):
+    assert [row["engine"] for row in result["rows"]] == ["openvino", "onnx"]
+    assert all(0 < row["ms_p50"] <= row["ms_p95"] <= row["ms_p99"] for row in result["rows"])
+    stages = " ".join(stage["stage"] for stage in result["stages"])
+    for word in ("resize", "up-sampling", "cloud", "stamp to last publish"):
         assert word in stages
-    assert all(row["ms_p50"] > 0 for row in result["rows"] if "ms_p50" in row)
