@@ -379,7 +379,10 @@ def test_the_shipped_model_is_measured() -> None:
     rows = [
         row
         for row in rows_of(path.parent / "results.csv")
-        if row["model"] == path.name and row["protocol"] in document["metrics"]
+        # What the file says of itself is what it is, not what it is when it is made smaller.
+        if row["model"] == path.name
+        and row["protocol"] in document["metrics"]
+        and "int8" not in row["engine"]
     ]
     assert rows, "results.csv has no row for the shipped model"
     last = rows[-1]
