@@ -24,6 +24,7 @@ from mono_depth_ros.engines.cache import EngineCache, open_cache
 from mono_depth_ros.engines.calibrated import calibrate
 from mono_depth_ros.engines.openvino_choice import choose_precision
 from mono_depth_ros.engines.tensorrt_plans import PRECISIONS, build
+from mono_depth_ros.json_file import write_json
 from mono_depth_ros.model import default_model, read_model
 from mono_depth_ros.parity import parity_images
 
@@ -236,8 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 result = run(args, bar_report(bar))
             print(summary(result, time.monotonic() - started))
         if args.json is not None:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(result, indent=2) + "\n")
+            write_json(args.json, result)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"build_engine: {error}", file=sys.stderr)
         return 1

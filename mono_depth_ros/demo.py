@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import struct
 import sys
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from mono_depth_ros import accuracy
 from mono_depth_ros.cloud import DTYPE
+from mono_depth_ros.json_file import write_json
 from mono_depth_ros.mp4 import mp4_writer
 from mono_depth_ros.panel import Panel, SideBySide
 from mono_depth_ros.ply import write_ply
@@ -256,7 +256,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise RuntimeError("depth arrived, but too few frames to show; record for longer")
     images = write_pictures(heard, args.out)
     summary = summarise(heard, images)
-    (args.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(args.out / "summary.json", summary)
     return summary
 
 

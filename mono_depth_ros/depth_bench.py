@@ -7,7 +7,6 @@ sense. Quote ratios from one run: absolute times move by tens of percent between
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 import sys
@@ -27,6 +26,7 @@ from mono_depth_ros.engines import ENGINES
 from mono_depth_ros.engines.cache import EngineCache, open_cache
 from mono_depth_ros.engines.calibrated import calibration_needed, find_calibrated
 from mono_depth_ros.input_size import resized
+from mono_depth_ros.json_file import write_json
 from mono_depth_ros.latency import MIN_CALLS
 from mono_depth_ros.latency_plot import latency_figure, save_latency_plot
 from mono_depth_ros.machine import machine
@@ -415,8 +415,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"\n{stage_table(result['stages'])}")
         good = [row for row in rows if "error" not in row]
         if args.json is not None:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(result, indent=2) + "\n")
+            write_json(args.json, result)
         if args.plot is not None:
             series = [
                 (f"{row['model']} {row['size']}, {row['description']}", row["latencies_ms"])

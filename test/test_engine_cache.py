@@ -125,11 +125,9 @@ def test_entries_say_what_is_stored(cache: EngineCache) -> None:
     assert entry.created.endswith("+00:00") and entry.used >= entry.created
 
 
-def test_facts_are_added_to_those_known(cache: EngineCache) -> None:
-    cache.update_facts(KEY, {"parity": 1})
+def test_facts_are_those_that_were_stored(cache: EngineCache) -> None:
     assert cache.facts(KEY) is None
-    cache.store(KEY, PLAN, {"parity": 1, "built": "here"})
-    cache.update_facts(KEY, {"parity": 2})
+    cache.store(KEY, PLAN, {"parity": 2, "built": "here"})
     assert EngineCache(cache.directory).facts(KEY) == {"parity": 2, "built": "here"}
     assert cache.load(KEY) == PLAN
 
@@ -794,11 +792,10 @@ import dataclasses
 name = sys.argv[4]
 for number in range(15):
     own = dataclasses.replace(key, model=name, shape=str(number))
-    cache.store(own, name.encode() * 100, {"by": name})
+    cache.store(own, name.encode() * 100, {"by": name, "number": number})
     cache.store(key, name.encode() * (1000 + number), {"by": name})
     data = cache.load(key)
     assert data is not None and len(set(data)) == 1 and len(data) >= 1000, data
-    cache.update_facts(own, {"number": number})
 print(cache.rejected, flush=True)
 """
     with (

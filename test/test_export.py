@@ -23,6 +23,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
 from mono_depth_ros.engines import open_engine
+from mono_depth_ros.json_file import write_json
 from mono_depth_ros.model import default_model, read_metadata
 from training import export
 from training.bytes_to_metres import BytesToMetres, load_bytes_to_metres
@@ -30,7 +31,6 @@ from training.calibrate import scale_correction
 from training.checkpoint import CheckpointInfo, load_network, save_weights
 from training.data.frame import Frame
 from training.data.pair import Pair
-from training.json_file import write_json
 from training.models import Encoder, UNet, build_unet
 from training.targets import TARGETS
 

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from mono_depth_ros.camera import CameraModel
+from mono_depth_ros.json_file import write_json
 from training.config import Config, Source, read_config
 from training.data import nyu
 from training.data.batches import ResumableLoader
 from training.data.folder import write_pair, write_settings
 from training.datamodule import DepthData
 from training.depth_module import DepthModule
-from training.json_file import write_json
 from training.run import checkpoint_info, device_name
 from training.train import one_line
 

@@ -26,11 +26,11 @@ from tqdm import tqdm
 from mono_depth_ros.camera import CameraModel
 from mono_depth_ros.engines import ENGINES, PRECISIONS
 from mono_depth_ros.estimator import DepthEstimator
+from mono_depth_ros.json_file import write_json
 from training.data.frame import Frame
 from training.data.pair import Pair
 from training.data.sources import open_frames
 from training.evaluation_panel import SHEET_TILE, contact_sheet, draw_panel
-from training.json_file import write_json
 from training.metrics import BAND_LIMITS
 from training.protocols import PROTOCOLS, Protocol
 from training.spread import spread

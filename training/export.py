@@ -25,6 +25,7 @@ import torch
 from mono_depth_ros.atomic import replacing
 from mono_depth_ros.engines import open_engine
 from mono_depth_ros.float16 import to_float16
+from mono_depth_ros.json_file import write_json
 from mono_depth_ros.model import METADATA_KEY
 from mono_depth_ros.parity import TOLERANCES, Agreement, Image, agreement, resized
 from training.bytes_to_metres import BytesToMetres, document, focal_at, load_bytes_to_metres
@@ -32,7 +33,6 @@ from training.calibrate import scale_correction
 from training.checkpoint import CheckpointInfo, save_weights
 from training.data.frame import Frame
 from training.data.sources import open_frames
-from training.json_file import write_json
 from training.validate import IMAGES, read_images
 
 OPSET = 18

@@ -12,12 +12,12 @@ import os
 import sys
 from pathlib import Path
 
+from mono_depth_ros.json_file import write_json
 from mono_depth_ros.shipped_file import shipped_file
 from training.config import read_config
 from training.datamodule import DepthData
 from training.evaluate import evaluate, open_estimator
 from training.export import export
-from training.json_file import write_json
 from training.protocols import PROTOCOLS
 from training.train import one_line, parse_assignment, train
 

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from mono_depth_ros.engines import ENGINES, PRECISIONS, open_engine
 from mono_depth_ros.frame_source import IMAGE_SUFFIXES, natural_key
+from mono_depth_ros.json_file import write_json
 from mono_depth_ros.parity import TOLERANCES, Image, parity
 from training.data.frame import DataError, Frame
 from training.data.image_file import read_rgb
 from training.data.sources import open_frames
-from training.json_file import write_json
 from training.spread import spread
 
 IMAGES = 20

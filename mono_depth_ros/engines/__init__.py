@@ -16,7 +16,7 @@ from mono_depth_ros.engines.engine import (
 )
 from mono_depth_ros.engines.onnx import OnnxEngine
 from mono_depth_ros.engines.openvino import OpenVinoEngine
-from mono_depth_ros.engines.openvino_choice import noted_precision
+from mono_depth_ros.engines.openvino_choice import auto_choice
 from mono_depth_ros.engines.tensorrt_plans import NotBuiltError, open_plan
 from mono_depth_ros.model import DepthModel, read_model
 
@@ -38,7 +38,7 @@ Open = Callable[[DepthModel, str, Path | None], Engine]
 
 def _open_openvino(model: DepthModel, precision: str, cache_dir: Path | None) -> Engine:
     if precision == "auto":
-        precision = noted_precision(model, cache_dir)
+        return OpenVinoEngine(*auto_choice(model, cache_dir), cache_dir)
     return OpenVinoEngine(_calibrated(model, precision, cache_dir), precision, cache_dir)
 
 

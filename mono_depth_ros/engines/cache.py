@@ -265,15 +265,6 @@ class EngineCache:
             entry = self._read_index().get(key)
         return None if entry is None else entry.facts
 
-    def update_facts(self, key: CacheKey, facts: Mapping[str, Any]) -> None:
-        """Adds to what is known of a file; nothing happens where it has been evicted meanwhile."""
-        with self._locked(fcntl.LOCK_EX):
-            entries = self._read_index()
-            if key in entries:
-                entries[key].facts.update(facts)
-                with self._replacing_index(entries):
-                    pass
-
     def entries(self) -> list[CacheEntry]:
         """What is stored, the last used first."""
         with self._locked(fcntl.LOCK_SH):

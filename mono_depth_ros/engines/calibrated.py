@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
@@ -69,8 +70,8 @@ def calibrate(
     """Quantises a model on images of the user's and keeps it.
 
     Args:
-        images: HxWx3 uint8 RGB at the model's input size; the first half sets the ranges, and the
-            other half checks the result.
+        images: HxWx3 uint8 RGB at the model's input size; every second one sets the ranges, and
+            the others check the result.
 
     Returns:
         The int8 model, and how far it is from float32, both in ONNX Runtime.
@@ -87,15 +88,14 @@ def calibrate(
 
     pictures = list(images)
     if len(pictures) < 2:
-        raise EngineError("int8: two images are the least to calibrate with; give some hundred")
+        raise EngineError("int8: two images are the least to calibrate with; give some dozens")
     proto = quantize(onnx.load_model_from_string(model.onnx), pictures[::2])
     int8 = _as_model(model, proto.SerializeToString())
-    reference, answer = OnnxEngine(model, "float32", None), OnnxEngine(int8, "int8", None)
-    try:
-        agreement = parity(answer, reference, pictures[1::2])
-    finally:
-        reference.close()
-        answer.close()
+    with (
+        closing(OnnxEngine(model, "float32", None)) as reference,
+        closing(OnnxEngine(int8, "int8", None)) as engine,
+    ):
+        agreement = parity(engine, reference, pictures[1::2])
     if faults := agreement.faults(*TOLERANCES["int8"]):
         raise EngineError(f"int8 is refused: {'; '.join(faults)}")
     cache.store(_key(model), int8.onnx, {"agreement": str(agreement), "images": len(pictures)})

@@ -49,21 +49,24 @@ def _key(model: DepthModel) -> CacheKey:
     return cache_key(openvino.Core(), model, "choice", "auto")
 
 
-def noted_precision(model: DepthModel, cache_dir: Path | None) -> str:
+def auto_choice(model: DepthModel, cache_dir: Path | None) -> tuple[DepthModel, str]:
     """What `auto` stands for: what was measured to be best, else int8 where the model was
     calibrated, else float32.
+
+    Returns:
+        What to run, which for int8 is the calibrated form, and the precision.
     """
     # A cache that cannot be used is no reason to give no depth.
     with suppress(EngineError, ImportError):
         cache, key = open_cache(cache_dir), _key(model)
         noted = cache.load(key)
         measured = (cache.facts(key) or {}) if noted is not None else {}
-        calibrated = not is_int8(model) and find_calibrated(model, cache) is not None
-        if calibrated and "int8" not in measured:
-            return "int8"
-        if noted is not None and (noted != b"int8" or calibrated):
-            return noted.decode()
-    return "float32"
+        calibrated = None if is_int8(model) else find_calibrated(model, cache)
+        if calibrated is not None and (noted == b"int8" or "int8" not in measured):
+            return calibrated, "int8"
+        if noted is not None and noted != b"int8":
+            return model, noted.decode()
+    return model, "float32"
 
 
 def choose_precision(

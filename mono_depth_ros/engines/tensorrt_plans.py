@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache as cached
 from pathlib import Path
@@ -345,19 +345,14 @@ def _check(
         from mono_depth_ros.camera_graph import with_camera
 
         model = with_camera(model, *runs.camera_size)
-    reference = OnnxEngine(model, "auto", None)
-    try:
+    with closing(OnnxEngine(model, "auto", None)) as reference:
         engine: Engine
         if gpu is None:
             engine, where = OnnxEngine(runs, "auto", None), "the converted model in ONNX Runtime"
         else:
             engine, where = TensorRtEngine(library, gpu, plan, runs, precision), f"on {gpu.name}"
-        try:
+        with closing(engine):
             agreement = parity(engine, reference, images)
-        finally:
-            engine.close()
-    finally:
-        reference.close()
     if faults := agreement.faults(*TOLERANCES[precision]):
         raise EngineError(f"refused, {'; '.join(faults)}, {where}")
     return agreement, where
