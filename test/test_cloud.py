@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 import cv2
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from mono_depth_ros.camera import CameraModel
 from mono_depth_ros.cloud import DTYPE, POINT_STEP, CloudBuilder
+from mono_depth_ros.mounting import Mounting
 
 CAMERA = CameraModel(13, 9, 20.0, 25.0, 5.75, 4.5)
 
@@ -172,3 +174,51 @@ def test_sizes_other_than_the_cameras_are_rejected(
 def test_a_stride_below_one_is_rejected(stride: int) -> None:
     with pytest.raises(ValueError, match="stride"):
         CloudBuilder(CAMERA, stride)
+
+
+@pytest.mark.filterwarnings("error")
+@settings(deadline=None, max_examples=40)
+@given(
+    stride=st.integers(1, 3),
+    ranges=st.tuples(st.sampled_from([0, 1, 2.5]), st.sampled_from([3, 6, math.inf])),
+    heights=st.sampled_from([(0.2, 1.5), (-math.inf, 0.5), (0.5, math.inf), (-5, 5)]),
+    height=st.sampled_from([0.1, 1, 3]),
+    pitch=st.floats(-90, 90),
+    roll=st.floats(-180, 180),
+    seed=st.integers(0, 1000),
+)
+def test_points_out_of_limits_are_nan_and_the_others_are_as_they_were(
+    stride: int,
+    ranges: tuple[float, float],
+    heights: tuple[float, float],
+    height: float,
+    pitch: float,
+    roll: float,
+    seed: int,
+) -> None:
+    depth, image = scene(seed)
+    depth[0, :3] = np.nan, np.inf, -np.inf
+    mounting = Mounting.from_angles(height, pitch, roll)
+    whole = CloudBuilder(CAMERA, stride).build(depth, image)
+    builder = CloudBuilder(CAMERA, stride, *ranges, mounting, *heights)
+    cloud = builder.build(depth, image)
+    np.testing.assert_array_equal(cloud["rgb"], whole["rgb"])
+    up = mounting.matrix()[2]
+    for point, kept in zip(whole.ravel(), cloud.ravel(), strict=True):
+        xyz = np.array([point[name] for name in "xyz"], np.float64)
+        distance, above = float(np.linalg.norm(xyz)), height + float(up @ xyz)
+        limits = (distance - ranges[0], ranges[1] - distance, above - heights[0],
+                  heights[1] - above)  # fmt: skip
+        if np.isnan(distance) or min(limits) < -1e-4:
+            assert all(np.isnan(kept[name]) for name in "xyz")
+        elif min(limits) > 1e-4:
+            assert kept == point
+
+
+def test_heights_without_a_mounting_and_empty_limits_are_rejected() -> None:
+    with pytest.raises(ValueError, match="mounted"):
+        CloudBuilder(CAMERA, min_height=0.1)
+    with pytest.raises(ValueError, match="range"):
+        CloudBuilder(CAMERA, min_range=2, max_range=2)
+    with pytest.raises(ValueError, match="band"):
+        CloudBuilder(CAMERA, mounting=Mounting.from_angles(1), min_height=1, max_height=0.5)
