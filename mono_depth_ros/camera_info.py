@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -40,25 +40,26 @@ class CameraInfo(Protocol):
 def calibration_from_info(message: CameraInfo) -> Calibration:
     """Reads a CameraInfo of rclpy, rosbags or the like.
 
+    roi.do_rectify is not read: see `Calibration` for what the region means.
+
     Raises:
         UncalibratedError: K is zero.
-        ValueError: K, D, R or P holds numbers that are not finite.
+        ValueError: it cannot be a camera's (see `Calibration`); one line. The distortion model is
+            checked by what rectifies, since a rectified image needs none.
     """
-    k, p = tuple(map(float, message.k)), tuple(map(float, message.p))
-    if k[0] == 0 or k[4] == 0:
+    k = tuple(map(float, message.k))
+    if len(k) == 9 and (k[0] == 0 or k[4] == 0):
         raise UncalibratedError(
             "camera_info has K[0] = 0: the camera is not calibrated; run camera_calibration"
         )
-    if not all(math.isfinite(value) for value in (*k, *p, *message.d, *message.r)):
-        raise ValueError("camera_info holds numbers that are not finite; check the camera driver")
-    return Calibration(
+    calibration = Calibration(
         width=int(message.width),
         height=int(message.height),
         k=k,
         d=tuple(map(float, message.d)),
         model=str(message.distortion_model),
         r=tuple(map(float, message.r)),
-        p=p,
+        p=tuple(map(float, message.p)),
         binning=(int(message.binning_x), int(message.binning_y)),
         roi=(
             int(message.roi.x_offset),
@@ -67,3 +68,29 @@ def calibration_from_info(message: CameraInfo) -> Calibration:
             int(message.roi.height),
         ),
     )
+    calibration.raw()
+    calibration.rectified()
+    return calibration
+
+
+_RECTIFIED = {"rect", "rectified"}
+_TRANSPORT = re.compile("/(compressed|compressedDepth|theora|ffmpeg|zstd)$")
+
+
+def already_rectified(topic: str) -> bool:
+    """Whether the name of an image topic says that its images are rectified.
+
+    Nothing else does: image_proc publishes `image_rect` and `image_rect_color` beside the raw
+    image's camera_info, whose D is that of the lens, and depth_image_proc and RTAB-Map take P for
+    the camera of what they are given, by contract. ZED drivers call theirs `rgb/image_rect_color`
+    or `rgb/color/rect/image`, RealSense `infra1/image_rect_raw`. An image under any other name is
+    as its camera_info says: with D of zeros and P equal to K there is nothing to rectify.
+
+    >>> already_rectified("/camera/image_rect/compressed"), already_rectified("/camera/image_raw")
+    (True, False)
+    """
+    folder, _, name = _TRANSPORT.sub("", topic).rpartition("/")
+    words = set(name.split("_"))
+    if "raw" not in words:
+        words |= set(folder.rpartition("/")[2].split("_"))
+    return not _RECTIFIED.isdisjoint(words)

@@ -123,6 +123,8 @@ LENSES = [
     ("plumb_bob", PLUMB_BOB),
     ("plumb_bob", PLUMB_BOB[:4]),
     ("rational_polynomial", RATIONAL),
+    ("rational_polynomial", (*RATIONAL, 1e-3, -2e-3, 5e-4, 1e-3)),
+    ("rational_polynomial", (*RATIONAL, 1e-3, -2e-3, 5e-4, 1e-3, 0.01, -0.02)),
     ("equidistant", EQUIDISTANT),
 ]
 WINDOWS = [
@@ -257,8 +259,36 @@ def test_the_image_size_is_that_of_the_binned_region(
 
 
 def test_a_region_smaller_than_the_binning_is_rejected() -> None:
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(ValueError, match=r"binning \(8, 8\) leaves an empty image"):
         Calibration(WIDTH, HEIGHT, K, binning=(8, 8), roi=(0, 0, 4, 4)).raw()
+
+
+def test_a_fisheye_that_sees_more_than_a_plane_holds_keeps_its_middle() -> None:
+    """200 degrees across, and no P: the rectified image has K's scale, and all of it is seen."""
+    focal = 80 / math.radians(100)
+    k = (focal, 0.0, 79.5, 0.0, focal, 59.5, 0.0, 0.0, 1.0)
+    c = Calibration(160, 120, k, (1e-9, 0.0, 0.0, 0.0), "equidistant")
+    maps = c.rectify_maps()
+    assert maps is not None
+    assert not maps[2].any()
+    assert c.rectified() == CameraModel(160, 120, focal, focal, 79.5, 59.5)
+    # The last column looks along atan(79.5 / f) = 60 degrees, at f * 60 degrees from the middle.
+    columns = np.broadcast_to(np.arange(160, dtype=np.float32), (120, 160))
+    seen = cv2.remap(np.ascontiguousarray(columns), maps[0], maps[1], cv2.INTER_LINEAR)
+    x, y = 79.5 / focal, 0.5 / focal
+    radius = math.hypot(x, y)
+    assert seen[59, 159] == pytest.approx(79.5 + focal * math.atan(radius) * x / radius, abs=0.05)
+
+
+def test_a_fifth_fisheye_coefficient_of_zero_is_nothing() -> None:
+    four, five = calibration("equidistant", EQUIDISTANT), (*EQUIDISTANT, 0.0)
+    for a, b in zip(
+        four.rectify_maps() or (),
+        calibration("equidistant", five).rectify_maps() or (),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert four.rectify_maps() is not None
 
 
 def test_an_unknown_distortion_model_is_named() -> None:

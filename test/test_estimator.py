@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mono_depth_ros.camera import Calibration, CameraModel
 from mono_depth_ros.estimator import DepthEstimator, Rectifier
+from mono_depth_ros.filters import EdgeAwareUpsampler
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,42 @@ def test_non_finite_values_are_counted(tmp_path: Path) -> None:
     image[:, 64:] = 9
     frame = estimator.estimate(image, camera)
     assert frame.non_finite == 48 * 32
+    assert frame.valid == np.isfinite(frame.depth).sum() < frame.depth.size
     assert np.isnan(frame.depth[:, :60]).all() and np.isfinite(frame.depth[:, 68:]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    lowest=st.sampled_from([0, 1, 40]),
+    limits=st.tuples(st.floats(0, 6), st.floats(0.01, 6)),
+    has_outside=st.booleans(),
+)
+def test_limits_are_those_of_the_whole_arithmetic(
+    red: DepthEstimator,
+    seed: int,
+    lowest: int,
+    limits: tuple[float, float],
+    has_outside: bool,
+) -> None:
+    """Each step over the whole image, one after the other, gives the same bits."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(lowest, 120, (48, 64, 3), np.uint8)
+    camera = CameraModel(64, 48, 60.0, 60.0, 31.5, 23.5)
+    outside = rng.random((48, 64)) < 0.1 if has_outside else None
+    red.set_range(limits[0], limits[0] + limits[1])
+    frame = red.estimate(image, camera, outside)
+    small = cv2.resize(image, (networks.WIDTH, networks.HEIGHT), interpolation=cv2.INTER_AREA)
+    answer = red.engine.infer(np.asarray(small, np.uint8))
+    coarse = (answer.shape[0], answer.shape[1])
+    depth = EdgeAwareUpsampler(coarse, (48, 64))(answer, image)
+    depth = depth * np.float32(red.focal_scale(camera))
+    depth[depth < red.min_depth] = -np.inf
+    depth[depth > red.max_depth] = np.inf
+    if outside is not None:
+        depth[outside] = np.nan
+    np.testing.assert_array_equal(frame.depth, depth)
+    assert frame.valid == np.isfinite(depth).sum()
 
 
 def test_wrong_sizes_and_ranges_are_refused(red: DepthEstimator) -> None:
