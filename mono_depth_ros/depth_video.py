@@ -1,15 +1,14 @@
-"""Console script `depth_video`: a video, webcam or folder of images -> depth to look at. No ROS."""
+"""Console script `depth_video`: a video, webcam, folder of images or bag -> depth. No ROS."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import re
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from mono_depth_ros import accuracy
 from mono_depth_ros.atomic import replacing
+from mono_depth_ros.bag_images import split_topic
 from mono_depth_ros.calibrated_view import CameraError, Views
 from mono_depth_ros.camera import Calibration
 from mono_depth_ros.camera_file import CameraFileError, read_camera_file
@@ -36,11 +36,13 @@ from mono_depth_ros.frame_source import (
     TruthFolder,
     open_source,
 )
+from mono_depth_ros.json_file import write_json
 from mono_depth_ros.model import ModelError, default_model
 from mono_depth_ros.mp4 import VideoWriteError, mp4_writer
 from mono_depth_ros.panel import Panel, SideBySide
 from mono_depth_ros.ply import write_ply
 
+DEFAULT_OUT = Path("demo_out")
 DEFAULT_HFOV_DEG = 60.0
 DEFAULT_FPS = 15.0
 
@@ -52,6 +54,12 @@ examples:
   depth_video rgb/ --camera-info cam.yaml --truth depth/ --truth-scale 0.0002     with accuracy
 
 writes into --out: side_by_side.mp4, panel.png, cloud.ply, and depth/NNNNNN.png with --depth-png
+
+  depth_video --bag in.mcap --out out.mcap            a copy with depth, camera_info and points
+  depth_video --bag run:/left/image_raw --out run_with_depth --stride 2      one of several cameras
+  depth_video --bag in.mcap --compare /camera/aligned_depth_to_color/image_raw --json figures.json
+
+a bag is a folder, an .mcap or a .db3 file, to read and to write; it needs the package rosbags
 """
 
 
@@ -113,8 +121,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", help="video file, webcam number, image or folder of images")
-    parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder [demo_out]")
+    parser.add_argument(
+        "source", nargs="?", help="video file, webcam number, image, folder of images, or bag"
+    )
+    parser.add_argument(
+        "--out", type=Path, help=f"folder [{DEFAULT_OUT}]; with --bag the bag to write"
+    )
     parser.add_argument("--model", type=Path, help="ONNX file [the one that ships]")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="runtime [auto]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
@@ -163,7 +175,39 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help=f"of side_by_side.mp4 [the source's by --every; {DEFAULT_FPS:g} for images]",
     )  # fmt: skip
 
+    bag = parser.add_argument_group("bag of ROS 2")
+    bag.add_argument(
+        "--bag", metavar="BAG[:/TOPIC]",
+        help="bag, and the image topic if it has several cameras; the camera is that of its"
+        " camera_info unless an option gives it",
+    )  # fmt: skip
+    bag.add_argument(
+        "--compare", metavar="TOPIC", help="measured depth in the bag, registered to the images"
+    )
+    bag.add_argument(
+        "--namespace", metavar="NS", help="of the new topics [that of the image topic]"
+    )
+    bag.add_argument("--camera-info-topic", metavar="TOPIC", help="[beside the image topic]")
+    bag.add_argument(
+        "--depth-encoding", choices=("32FC1", "16UC1"), default="32FC1",
+        help="metres or millimetres [32FC1]",
+    )  # fmt: skip
+    bag.add_argument(
+        "--stride", type=_at_least(1), default=1, metavar="N",
+        help="the points of every N-th row and column [1]",
+    )  # fmt: skip
+
     args = parser.parse_args([_plain(token) for token in argv])
+    if (args.source is None) == (args.bag is None):
+        parser.error("give a source, or --bag")
+    if args.bag is None:
+        _refuse(parser, args, ("compare", "namespace", "camera_info_topic"), "needs --bag")
+        args.out = args.out or DEFAULT_OUT
+    else:
+        pictures = ("fx", "depth_png", "ply_frame", "truth", "max_frames", "fps")
+        _refuse(parser, args, pictures, "is not for --bag")
+        if args.out is None and args.compare is None:
+            parser.error("--bag needs --out, --compare, or both")
     intrinsics = [getattr(args, name) is not None for name in ("fx", "fy", "cx", "cy")]
     if any(intrinsics) and not all(intrinsics):
         parser.error("--fx --fy --cx --cy go together; give all four")
@@ -178,6 +222,14 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             f"--min-depth {args.min_depth:g} --max-depth {args.max_depth:g} is an empty range"
         )
     return args
+
+
+def _refuse(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, names: tuple[str, ...], why: str
+) -> None:
+    for name in names:
+        if getattr(args, name):
+            parser.error(f"--{name.replace('_', '-')} {why}")
 
 
 def _plain(token: str) -> str:
@@ -411,14 +463,15 @@ def _process(args: argparse.Namespace) -> tuple[dict[str, Any], TruncatedError |
     }, truncated
 
 
+_CAMERA = "{width}x{height}, fx {fx:.1f} fy {fy:.1f} cx {cx:.1f} cy {cy:.1f}"
+
+
 def _table(figures: dict[str, Any]) -> str:
     """The figures for reading."""
     cloud, engine, total = (figures[name] for name in ("cloud", "engine_ms", "image_to_depth_ms"))
     rows = {
         "engine": figures["engine"],
-        "camera": "{width}x{height}, fx {fx:.1f} fy {fy:.1f} cx {cx:.1f} cy {cy:.1f}".format(
-            **cloud["camera"]
-        ),
+        "camera": _CAMERA.format(**cloud["camera"]),
         "frames": f"{figures['frames']}, skipped {figures['skipped']}",
         "network": f"p50 {engine['p50']:.1f} ms, p95 {engine['p95']:.1f} ms",
         "image to depth": f"p50 {total['p50']:.1f} ms, p95 {total['p95']:.1f} ms",
@@ -436,6 +489,74 @@ def _table(figures: dict[str, Any]) -> str:
     return "\n".join(f"{name:16}{value}" for name, value in rows.items())
 
 
+def _process_bag(args: argparse.Namespace) -> dict[str, Any]:
+    """Does all the work for a bag; gives the figures."""
+    try:
+        from mono_depth_ros.bag_depth import BagDepth, BagRequest, BagWriteError
+    except ImportError as error:
+        raise SourceError(
+            f"{args.bag}: rosbags is not installed ({error}); pip install rosbags"
+        ) from None
+    known: Views | None = None
+    if args.camera_info is not None:
+        known = Views(read_camera_file(args.camera_info), str(args.camera_info))
+    elif args.hfov is not None:
+        known = Views(args.hfov, "--hfov")
+    if args.json is not None:
+        _rehearse(args.json, "--json")
+    bag, topic = split_topic(args.bag)
+    request = BagRequest(
+        bag,
+        topic,
+        out=args.out,
+        namespace=args.namespace,
+        info_topic=args.camera_info_topic,
+        compare=args.compare,
+        encoding=args.depth_encoding,
+        stride=args.stride,
+        every=args.every,
+    )
+    model = args.model or default_model()
+    try:
+        work = BagDepth(request, known, _warn)
+        estimator = DepthEstimator.open(
+            model, args.engine, min_depth=args.min_depth, max_depth=args.max_depth
+        )
+        with closing(estimator):
+            figures = work.run(estimator)
+            described = estimator.engine.describe()
+    except BagWriteError as error:
+        raise OutputError(str(error)) from None
+    figures["engine_ms"] = _percentiles(figures["engine_ms"])
+    return {
+        "model": str(model),
+        "engine": described,
+        "depth_range_m": [args.min_depth, args.max_depth],
+        **figures,
+    }
+
+
+def _bag_table(figures: dict[str, Any]) -> str:
+    """The figures for reading."""
+    engine = figures["engine_ms"]
+    rows = {
+        "engine": figures["engine"],
+        "camera": _CAMERA.format(**figures["camera"]),
+        "frames": f"{figures['frames']} on {figures['image_topic']}, skipped {figures['skipped']}",
+        "network": f"p50 {engine['p50']:.1f} ms, p95 {engine['p95']:.1f} ms,"
+        f" {figures['network_share']:.0%} of the time",
+        "all": f"{figures['frames_per_second']:.1f} frames/s",
+    }
+    if figures["out"]:
+        rows["written to"] = f"{figures['out']}: {', '.join(figures['new_topics'])}"
+    lines = [f"{name:16} {value}" for name, value in rows.items()]
+    if figures["comparison"]:
+        from mono_depth_ros.bag_compare import comparison_table
+
+        lines += ["", comparison_table(figures["comparison"])]
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command; `argv` without the program's name, None for the process's own.
 
@@ -448,21 +569,28 @@ def main(argv: list[str] | None = None) -> int:
     args = _parse(sys.argv[1:] if argv is None else argv)
     _quiet_libraries()
     try:
-        figures, truncated = _process(args)
-        print(_table(figures))
+        truncated = None
+        if args.bag is not None:
+            figures = _process_bag(args)
+            print(_bag_table(figures))
+        else:
+            figures, truncated = _process(args)
+            print(_table(figures))
         if args.json is not None:
             with replacing(args.json) as temporary:
-                temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+                write_json(temporary, figures)
     except _ERRORS as error:
         print(f"depth_video: error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         # What could not be written was found out before; this is a disk that filled up.
-        where = error.filename or args.out
+        where = error.filename or args.out or args.json
         print(f"depth_video: error: {where}: {error.strerror}; set --out", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("depth_video: interrupted; side_by_side.mp4 was not written", file=sys.stderr)
+        missing = args.out if args.bag else "side_by_side.mp4"
+        what = f"; {missing} was not written" if missing else ""
+        print(f"depth_video: interrupted{what}", file=sys.stderr)
         return 130
     if truncated is not None:
         print(f"depth_video: error: {truncated}", file=sys.stderr)

@@ -193,12 +193,12 @@ def open_source(source: str, warn: Warn) -> FrameSource:
     Raises:
         SourceError: there is no such thing, or it cannot be read.
     """
-    from mono_depth_ros.bag_images import BagImages, is_bag
+    from mono_depth_ros.bag_images import BagImages, is_bag, split_topic
 
     path = Path(source).expanduser()
-    bag, colon, topic = source.partition(":/")
-    if is_bag(Path(bag).expanduser()):
-        return BagImages(Path(bag).expanduser(), f"/{topic}" if colon else None, warn)
+    bag, topic = split_topic(source)
+    if is_bag(bag):
+        return BagImages(bag, topic, warn)
     # OpenCV would read 0001.png as a video: that image and all with higher numbers.
     if path.is_dir() or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES):
         return ImageFolder(path, warn)

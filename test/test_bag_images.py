@@ -13,6 +13,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+import mono_depth_ros
 from mono_depth_ros.bag_images import is_bag
 from mono_depth_ros.frame_source import SourceError, open_source
 
@@ -108,7 +109,7 @@ def test_one_of_several_cameras_is_named_behind_a_colon(tmp_path: Path) -> None:
 
 def test_a_bag_without_a_camera_says_so(tmp_path: Path) -> None:
     depth = picture(0, np.zeros((6, 8), np.uint16), "16UC1")
-    with pytest.raises(SourceError, match=r"0 cameras \(none\)"):
+    with pytest.raises(SourceError, match="has no images of a camera; record"):
         open_source(str(write(tmp_path / "bag", [("/depth", depth)])), no_warning)
 
 
@@ -144,5 +145,7 @@ def test_the_package_that_reads_bags_is_named_where_it_is_missing(
 ) -> None:
     bag = write(tmp_path / "bag", [("/eye", picture(0, colours(0)))])
     monkeypatch.setitem(sys.modules, "rosbags.rosbag2", None)
+    monkeypatch.delitem(sys.modules, "mono_depth_ros.bag_reader")
+    monkeypatch.delattr(mono_depth_ros, "bag_reader")
     with pytest.raises(SourceError, match="pip install rosbags"):
         open_source(str(bag), no_warning)

@@ -29,10 +29,12 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 from mono_depth_ros.image_encoding import compressed_depth_to_array
+from mono_depth_ros.image_topic import ImageTopic
+from mono_depth_ros.stamp_matching import match_stamps
 from training.data.folder import read_folder
 from training.data.frame import DataError, Frame, load
-from training.data.rgbd_topics import ImageTopic, TopicError, choose
-from training.data.rosbag import match_stamps, read_bag
+from training.data.rgbd_topics import TopicError, choose
+from training.data.rosbag import read_bag
 from training.import_bag import main
 
 Rgb = npt.NDArray[np.uint8]
@@ -811,8 +813,8 @@ BAD_BAGS: dict[str, tuple[list[Item], str]] = {
         "32x24, .* 24x24, .*align_depth",
     ),
     "unknown encoding": (
-        [(t, raw(r - 5, colours(0), "nv12") if t == COLOUR else m, r) for t, m, r in recording()],
-        "bag/1700000000000000000: image encoding 'nv12'",
+        [(t, raw(r - 5, colours(0), "64FC3") if t == COLOUR else m, r) for t, m, r in recording()],
+        "bag/1700000000000000000: image encoding '64FC3'",
     ),
     "nothing": ([], "no colour images.*none"),
     "no images": ([(INFO, info(), START)], "no colour images.*none"),

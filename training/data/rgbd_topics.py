@@ -2,85 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import product
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+from mono_depth_ros.image_topic import DEPTH_ENCODINGS, REGISTER, ImageTopic, is_registered
 
 # What the transports of one image append to its topic, the best first.
 _TRANSPORTS = ("", "/compressedDepth", "/compressed")
-_DEPTH_ENCODINGS = ("16UC1", "32FC1")
-_GREY_ENCODINGS = ("mono8", "mono16", "8UC1")
-# These are 16UC1 or 32FC1 too.
-_NO_DEPTH = re.compile("confidence|disparity")
-_REGISTERED = re.compile("aligned|registered")
-
-REGISTER = (
-    "record depth that is registered to the colour camera (RealSense: align_depth.enable:=true,"
-    " Orbbec: depth_registration:=true, OAK: stereo.i_align_depth: true)"
-)
 _CHOOSE = "choose with --image-topic and --depth-topic of python -m training.import_bag"
 
 
 class TopicError(ValueError):
     """A bag whose topics do not give one colour and one depth camera; one line with the remedy."""
-
-
-@dataclass(frozen=True)
-class ImageTopic:
-    """An image topic, as its first message is.
-
-    Attributes:
-        name: of the topic.
-        encoding: of an Image; of a CompressedImage what its format starts with, such as `rgb8`,
-            `16UC1` or `jpeg`.
-        frame_id: the camera it is seen from.
-        is_compressed: whether the messages are CompressedImages.
-    """
-
-    name: str
-    encoding: str
-    frame_id: str
-    is_compressed: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.encoding})"
-
-    @property
-    def base(self) -> str:
-        """The topic of the image itself, whichever transport this one is."""
-        return re.sub("/(compressedDepth|compressed)$", "", self.name)
-
-    @property
-    def is_depth(self) -> bool:
-        """Whether it can be depth."""
-        return self.encoding in _DEPTH_ENCODINGS and not _NO_DEPTH.search(self.base)
-
-    @property
-    def is_colour(self) -> bool:
-        """Whether it can be a colour camera's image."""
-        return self.encoding not in (*_DEPTH_ENCODINGS, *_GREY_ENCODINGS)
-
-    @property
-    def is_rectified(self) -> bool:
-        """Whether its name says that it is rectified, as image_proc and drivers name such topics.
-
-        Their camera_info still describes the lens, and P is the camera of these images.
-        """
-        return "rect" in re.split("[/_]", "/".join(self.base.split("/")[-2:]))
-
-    @property
-    def info(self) -> str:
-        """The topic of its CameraInfo: beside the image."""
-        return self.base.rpartition("/")[0] + "/camera_info"
-
-
-def is_registered(image: ImageTopic, depth: ImageTopic) -> bool:
-    """Whether depth is seen from the colour camera, by its frame or its topic's name."""
-    return image.frame_id == depth.frame_id or bool(_REGISTERED.search(depth.base))
 
 
 def _rank(image: ImageTopic, depth: ImageTopic) -> tuple[bool, ...]:
@@ -89,7 +22,7 @@ def _rank(image: ImageTopic, depth: ImageTopic) -> tuple[bool, ...]:
     return (
         is_registered(image, depth),
         image.frame_id == depth.frame_id,
-        bool(_REGISTERED.search(depth.base)),
+        depth.says_registered,
         "depth" not in image.base,
         "rgb" in namespace,
         "color" in namespace,
@@ -113,7 +46,7 @@ def _candidates(topics: list[ImageTopic], name: str | None, depth: bool) -> list
         found = [topic for topic in topics if topic.name == name]
         if not found:
             raise TopicError(f"no images on {name}; images it has: {listing}")
-        if (found[0].encoding in _DEPTH_ENCODINGS) != depth:
+        if (found[0].encoding in DEPTH_ENCODINGS) != depth:
             raise TopicError(f"{found[0]} is not {what}; images it has: {listing}")
         return found
     found = [topic for topic in topics if (topic.is_depth if depth else topic.is_colour)]

@@ -11,51 +11,42 @@ the same from Humble on.
 from __future__ import annotations
 
 import os
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_typestore
 from tqdm import tqdm
 
+from mono_depth_ros.bag_reader import (
+    CAMERA_INFO,
+    calibration_of,
+    connections_of,
+    decode_image,
+    decode_registered_depth,
+    image_topics,
+)
 from mono_depth_ros.calibrated_view import View
 from mono_depth_ros.camera import Calibration
-from mono_depth_ros.camera_info import CameraInfo, UncalibratedError, calibration_from_info
-from mono_depth_ros.image_encoding import (
-    EncodedImage,
-    RawImage,
-    compressed_depth_to_array,
-    compressed_to_rgb,
-    depth_to_array,
-    image_to_rgb,
-)
+from mono_depth_ros.camera_info import UncalibratedError
+from mono_depth_ros.frame_source import SourceError
+from mono_depth_ros.image_topic import COMPRESSED_IMAGE, IMAGE, ImageTopic
+from mono_depth_ros.stamp_matching import match_stamps, stamp_of
 from training.data.frame import DataError, Frame
 from training.data.pair import Pair
-from training.data.rgbd_topics import (
-    COMPRESSED_IMAGE,
-    IMAGE,
-    REGISTER,
-    ImageTopic,
-    TopicError,
-    choose,
-)
+from training.data.rgbd_topics import TopicError, choose
 
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _SUFFIXES = (".mcap", ".db3")
-_TYPES = get_typestore(Stores.ROS2_HUMBLE)
 
 
 class Message(NamedTuple):
@@ -100,17 +91,12 @@ class RgbdCamera:
         Raises:
             DataError: a message is damaged, of an unknown encoding, or does not fit the others.
         """
-        name = f"{self.name}/{_stamp(image)}"
+        name = f"{self.name}/{stamp_of(image)}"
         try:
-            rgb, metres = _decode_image(image, self.image), _decode_depth(depth, self.depth)
-            self._check_sizes(rgb.shape[:2], metres.shape)
+            rgb = decode_image(image, self.image)
             height, width = rgb.shape[:2]
-            if metres.shape != (height, width):
-                resampled = cv2.resize(
-                    metres, (width, height), interpolation=cv2.INTER_NEAREST_EXACT
-                )
-                metres = np.asarray(resampled, np.float32)
-            metres[~(np.isfinite(metres) & (metres > 0))] = np.nan
+            self._check_size(width, height)
+            metres = decode_registered_depth(depth, self.depth, self.image, width, height)
             view = _view(self.calibration)
             metres = view.rectify_depth(metres)
         except (ValueError, SerdeError) as error:
@@ -123,46 +109,19 @@ class RgbdCamera:
         # A view of the message could not be written to.
         return Pair(np.require(rgb, None, ["C", "W"]), metres, camera.fx, camera.fy, name)
 
-    def _check_sizes(self, image: tuple[int, ...], depth: tuple[int, ...]) -> None:
-        size = f"{self.image.name} is {image[1]}x{image[0]}"
-        width, height = self.calibration.image_size
-        if image != (height, width):
+    def _check_size(self, width: int, height: int) -> None:
+        if (width, height) != self.calibration.image_size:
             raise ValueError(
-                f"{size}, its camera_info is for {width}x{height} images; make the driver publish"
-                " a calibration of this size"
-            )
-        if depth[0] * width != depth[1] * height:
-            raise ValueError(
-                f"{size}, {self.depth.name} {depth[1]}x{depth[0]}, which is another view;"
-                f" {REGISTER}"
+                f"{self.image.name} is {width}x{height}, its camera_info is for"
+                " {}x{} images; make the driver publish a calibration of this size".format(
+                    *self.calibration.image_size
+                )
             )
 
 
 @lru_cache(maxsize=8)
 def _view(calibration: Calibration) -> View:
     return View(calibration)
-
-
-def _stamp(raw: bytes) -> int:
-    """The stamp of a serialised message that starts with a header, in nanoseconds.
-
-    CDR: four bytes, the second of which tells the byte order, then sec and nanosec.
-    """
-    sec, nanosec = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
-    return int(sec) * 1_000_000_000 + int(nanosec)
-
-
-def _decode_image(raw: bytes, topic: ImageTopic) -> npt.NDArray[np.uint8]:
-    if topic.is_compressed:
-        return compressed_to_rgb(cast(EncodedImage, _TYPES.deserialize_cdr(raw, COMPRESSED_IMAGE)))
-    return image_to_rgb(cast(RawImage, _TYPES.deserialize_cdr(raw, IMAGE)))
-
-
-def _decode_depth(raw: bytes, topic: ImageTopic) -> npt.NDArray[np.float32]:
-    if topic.is_compressed:
-        message = cast(EncodedImage, _TYPES.deserialize_cdr(raw, COMPRESSED_IMAGE))
-        return compressed_depth_to_array(message)
-    return depth_to_array(cast(RawImage, _TYPES.deserialize_cdr(raw, IMAGE)))
 
 
 @contextmanager
@@ -172,6 +131,8 @@ def _reading(bag: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except SourceError as error:
+        raise DataError(str(error)) from error
     # rosbags lets through what its parsers, SQLite and the decompressors raise on damaged files.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -219,7 +180,7 @@ class _OpenBag:
             for _, _, raw in self._reader.messages(
                 self._connections[message.topic], message.received, message.received + 1
             ):
-                if _stamp(raw) == message.stamp:
+                if stamp_of(raw) == message.stamp:
                     return raw
         raise DataError(f"{self._bag}: changed since it was opened; start again")
 
@@ -237,59 +198,27 @@ def _read(camera: RgbdCamera, image: Message, depth: Message) -> Pair:
 
 def _connections(reader: Reader) -> dict[str, list[Connection]]:
     """Those with messages of the types that are read here, by topic."""
-    topics: dict[str, list[Connection]] = {}
-    for connection in reader.connections:
-        if connection.msgtype in (IMAGE, COMPRESSED_IMAGE, CAMERA_INFO) and connection.msgcount:
-            topics.setdefault(connection.topic, []).append(connection)
-    return topics
-
-
-def _first(reader: Reader, connections: list[Connection]) -> object:
-    """The first message, or None where metadata.yaml promises more than there is."""
-    for connection, _, raw in reader.messages(connections):
-        return _TYPES.deserialize_cdr(raw, connection.msgtype)
-    return None
-
-
-def _image_topics(reader: Reader, topics: dict[str, list[Connection]]) -> list[ImageTopic]:
-    found = []
-    for name, connections in topics.items():
-        if connections[0].msgtype == CAMERA_INFO:
-            continue
-        # Either type: sensor_msgs/Image has an encoding, CompressedImage a format.
-        message = cast(Any, _first(reader, connections))
-        if message is not None:
-            is_compressed = connections[0].msgtype == COMPRESSED_IMAGE
-            encoding = (
-                message.format.partition(";")[0].strip() if is_compressed else message.encoding
-            )
-            found.append(ImageTopic(name, encoding, message.header.frame_id, is_compressed))
-    return found
+    return connections_of(reader, IMAGE, COMPRESSED_IMAGE, CAMERA_INFO)
 
 
 def _calibration(
     reader: Reader, topics: dict[str, list[Connection]], image: ImageTopic
 ) -> Calibration:
     infos = [name for name, found in topics.items() if found[0].msgtype == CAMERA_INFO]
-    info = _first(reader, topics[image.info]) if image.info in infos else None
-    if info is None:
+    raw = None
+    if image.info in infos:
+        raw = next((raw for _, _, raw in reader.messages(topics[image.info])), None)
+    if raw is None:
         raise DataError(
             f"{reader.path}: has no camera_info on {image.info}, beside {image.name}; record it"
             f" too; camera_info it has: {', '.join(infos) or 'none'}"
         )
     try:
-        calibration = calibration_from_info(cast(CameraInfo, info))
-        if image.is_rectified and calibration.p[0]:
-            p = calibration.p
-            calibration = replace(
-                calibration, k=p[:3] + p[4:7] + p[8:11], d=(), r=Calibration.r, model=""
-            )
-        calibration.rectified()
+        return calibration_of(raw, image)
     except UncalibratedError as error:
         raise DataError(f"{reader.path}: {image.info}: {error}, and record again") from None
     except ValueError as error:
         raise DataError(f"{reader.path}: {image.info}: {error}") from None
-    return calibration
 
 
 def _read_stamps(
@@ -306,40 +235,9 @@ def _read_stamps(
         disable=None,
     )
     for connection, received, raw in progress:
-        message = Message(connection.topic, received, _stamp(raw))
+        message = Message(connection.topic, received, stamp_of(raw))
         found[connection.topic].setdefault(message.stamp, message)
     return [[messages[stamp] for stamp in sorted(messages)] for messages in found.values()]
-
-
-def _nearest(
-    stamps: npt.NDArray[np.int64], among: npt.NDArray[np.int64], earlier: bool
-) -> npt.NDArray[np.intp]:
-    """Index of the nearest of `among`, sorted, to each stamp; `earlier` wins a tie or loses it."""
-    after = np.searchsorted(among, stamps).clip(max=len(among) - 1)
-    before = (after - 1).clip(min=0)
-    lead = (stamps - among[before]) - (among[after] - stamps)
-    return np.where(lead <= 0 if earlier else lead < 0, before, after)
-
-
-def match_stamps(
-    images: npt.NDArray[np.int64], depths: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], float]:
-    """Pairs that are each other's nearest, within half of the shorter median period.
-
-    Args:
-        images, depths: N and M stamps, ascending and distinct, at least one each.
-
-    Returns:
-        Indices into `images`, as many into `depths`, none twice; and the widest gap allowed.
-    """
-    periods = [np.median(np.diff(stamps)) for stamps in (images, depths) if len(stamps) > 1]
-    tolerance = float(min(periods, default=0)) / 2
-    # Were ties to go the same way, a stream half a period off would lose every pair.
-    depth_of = _nearest(images, depths, earlier=True)
-    image_of = _nearest(depths, images, earlier=False)
-    index = np.arange(len(images))
-    good = (image_of[depth_of] == index) & (np.abs(depths[depth_of] - images) <= tolerance)
-    return index[good], depth_of[good], tolerance
 
 
 def _is_sequential(reader: Reader) -> bool:
@@ -381,7 +279,7 @@ class Recording:
             topics = _connections(reader)
             connections = topics[self.camera.image.name] + topics[self.camera.depth.name]
             for connection, received, raw in reader.messages(connections):
-                message = Message(connection.topic, received, _stamp(raw))
+                message = Message(connection.topic, received, stamp_of(raw))
                 other = partner.pop(message, None)
                 if other is None:
                     continue
@@ -409,7 +307,7 @@ def open_recording(
     with closing(_open_reader(bag)) as reader, _reading(bag):
         topics = _connections(reader)
         try:
-            image, depth = choose(_image_topics(reader, topics), image_topic, depth_topic)
+            image, depth = choose(image_topics(reader), image_topic, depth_topic)
         except TopicError as error:
             raise DataError(f"{bag}: {error}") from None
         camera = RgbdCamera(bag, image, depth, _calibration(reader, topics, image))
