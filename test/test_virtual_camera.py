@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -129,6 +130,83 @@ def test_room_moves_and_stops_on_sigterm(listener: Listener) -> None:
     assert (info.k[0], info.k[4], info.k[2], info.k[5]) == (150.0, 140.0, 79.5, 59.5)
 
 
+@pytest.mark.parametrize("listener", [ReliabilityPolicy.RELIABLE], indirect=True)
+def test_prerendered_frames_play_to_and_fro_with_stamps_of_their_own(listener: Listener) -> None:
+    process = start("width:=64", "height:=48", "rate:=10.0", "prerender:=3", "mount_height_m:=0.5")
+    try:
+        listener.listen(12, process)
+    finally:
+        finish(process, signal.SIGINT)
+    stamps = listener.complete()
+    assert len(set(stamps)) == len(stamps) >= 12
+    rendered = {
+        topic: {bytes(message.data) for message in listener.heard[topic].values()}
+        for topic in ("image_raw", "depth/ground_truth")
+    }
+    assert {topic: len(payloads) for topic, payloads in rendered.items()} == {
+        "image_raw": 3,
+        "depth/ground_truth": 3,
+    }
+    # The two that belong together stay together.
+    pairs = {
+        (
+            bytes(listener.heard["image_raw"][s].data),
+            bytes(listener.heard["depth/ground_truth"][s].data),
+        )
+        for s in stamps
+    }
+    assert len(pairs) == 3
+
+
+@pytest.mark.parametrize("listener", [ReliabilityPolicy.RELIABLE], indirect=True)
+def test_mounted_camera_sees_the_floor_at_its_height(listener: Listener) -> None:
+    """Looking down steeply, the bottom row sees the floor, whose depth geometry tells."""
+    height, pitch = 0.5, 60.0
+    process = start("width:=64", "height:=48", "hfov_deg:=60.0", "rate:=5.0", "seed:=4",
+                    f"mount_height_m:={height}", f"mount_pitch_deg:={pitch}")  # fmt: skip
+    try:
+        listener.listen(2, process)
+    finally:
+        finish(process, signal.SIGINT)
+    camera = CameraModel.from_hfov(64, 48, 60)
+    below = np.arctan((47 - camera.cy) / camera.fy)
+    ray = height / np.sin(np.deg2rad(pitch) + below)
+    for message in listener.heard["depth/ground_truth"].values():
+        bottom = np.frombuffer(message.data, np.float32).reshape(48, 64)[-1, 31]
+        # A rug lies 1 cm above the floor.
+        assert bottom == pytest.approx(ray * np.cos(below), abs=0.012)
+
+
+@pytest.mark.parametrize("listener", [ReliabilityPolicy.RELIABLE], indirect=True)
+def test_tf_leads_from_odom_to_the_camera_at_each_image(listener: Listener) -> None:
+    tf2_msgs = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not installed")
+    listener.peer.hear(tf2_msgs.TFMessage, "/tf", 100)
+    process = start("scene:=wall", "width:=64", "height:=48", "rate:=10.0", "frame_id:=eye")
+    try:
+        listener.listen(5, process)
+    finally:
+        finish(process, signal.SIGINT)
+    heard = {stamp_ns(m.transforms[0].header): m for m in listener.peer.heard["/tf"]}
+    assert len(set(listener.complete()) & set(heard)) >= 3
+    for message in heard.values():
+        chain = [(t.header.frame_id, t.child_frame_id) for t in message.transforms]
+        assert chain == [("odom", "base_footprint"), ("base_footprint", "eye")]
+
+
+def test_without_tf2_msgs_it_says_so_and_goes_on() -> None:
+    if importlib.util.find_spec("tf2_msgs"):
+        pytest.skip("tf2_msgs is installed")
+    said = {}
+    for value in ("true", "false"):
+        process = start(
+            "scene:=wall", "width:=32", "height:=24", "frames:=1", f"publish_tf:={value}"
+        )
+        out, err = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, (out, err)
+        said[value] = "tf2_msgs is not installed" in out + err
+    assert said == {"true": True, "false": False}
+
+
 def test_frames_ends_the_process() -> None:
     process = start("scene:=wall", "width:=32", "height:=24", "frames:=3", "rate:=50.0")
     out, err = process.communicate(timeout=DEADLINE_S)
@@ -145,6 +223,8 @@ def test_frames_ends_the_process() -> None:
         ("scene:=garden", "garden"),
         ("fy:=300.0", "fx"),
         ("wall_distance_m:=0.0", "wall_distance_m"),
+        ("prerender:=500", "only 499 frames of 640x480 fit in 1024 MB"),
+        ("mount_pitch_deg:=90.0", "mount_pitch_deg"),
     ],
 )
 def test_bad_parameter(parameter: str, mentions: str) -> None:
