@@ -1,0 +1,1 @@
+"""What `depth_doctor` looks at, and what it makes of it."""
