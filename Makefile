@@ -1,4 +1,5 @@
 # make demo            watch a ROS 2 node turn camera images into depth (headless, about 20 s)
+# make demo PROFILE=x  the same with the topics of a realsense, zed or oak
 # make demo SOURCE=x   the same network on your own video, image folder or webcam number
 # make test            checks and tests; SLOW=1 adds the slow ones, as CI does
 # make bench           speed of networks, stages and node: tables, bench_out/bench.json and latency.png
@@ -20,7 +21,7 @@ demo: .venv/robot gl
 ifdef SOURCE
 	$(PY) -m mono_depth_ros.depth_video "$(SOURCE)" --out demo_out $(ARGS)
 else
-	$(PY) -m mono_depth_ros.demo --out demo_out $(ARGS)
+	$(PY) -m mono_depth_ros.demo --out demo_out $(PROFILE:%=--profile %) $(ARGS)
 endif
 
 # The tests that run PyTorch have a process of their own: after the robot side's libraries have worked
@@ -54,7 +55,7 @@ bench: .venv/bench gl
 	$(PIP) $(ROBOT) -r requirements/bench.txt
 	touch $@
 
-TOOLS := requirements/train.txt requirements/test.txt requirements/tensorrt.txt requirements/bench.txt
+TOOLS := $(addprefix requirements/, train.txt test.txt tensorrt.txt bench.txt view.txt)
 .venv/test: .venv/robot $(TOOLS) .venv/bindings/tensorrt_10 .venv/bindings/tensorrt_11
 	@echo "installing training and test tools into .venv (some minutes)"
 	$(PIP) $(ROBOT) $(TOOLS:%=-r %)

@@ -24,8 +24,11 @@ setup(
         (f"share/{NAME}/launch", sorted(glob("launch/*.launch.py"))),
         (
             f"share/{NAME}/config",
-            sorted(path for end in ("yaml", "xml", "rviz") for path in glob(f"config/*.{end}")),
+            sorted(
+                path for end in ("yaml", "xml", "rviz", "json") for path in glob(f"config/*.{end}")
+            ),
         ),
+        (f"share/{NAME}/examples", sorted(glob("examples/*"))),
         (f"share/{NAME}/config/model_cards", sorted(glob("config/model_cards/*.yaml"))),
         (
             f"share/{NAME}/models",
@@ -42,8 +45,10 @@ setup(
         "console_scripts": [
             "build_engine = mono_depth_ros.build_engine:main",
             "depth_bench = mono_depth_ros.depth_bench:main",
+            "depth_doctor = mono_depth_ros.depth_doctor:main",
             "depth_node = mono_depth_ros.node:main",
             "depth_video = mono_depth_ros.depth_video:main",
+            "depth_view = mono_depth_ros.depth_view:main",
             "virtual_camera = mono_depth_ros.virtual_camera:main",
         ],
     },

@@ -4,6 +4,7 @@ Usage:
     ros2 launch mono_depth_ros depth.launch.py image_topic:=/camera/image_raw \
         camera_info_topic:=/camera/camera_info
     ros2 launch mono_depth_ros depth.launch.py image_transport:=compressed rviz:=true
+    ros2 launch mono_depth_ros depth.launch.py profile:=realsense camera_height:=0.3
 """
 
 from __future__ import annotations
@@ -31,6 +32,13 @@ OVERRIDES: dict[str, tuple[type, str]] = {
     "precision": (str, "auto, float32, float16, bfloat16 or int8"),
     "cache_dir": (str, "folder for built engines"),
     "image_transport": (str, "raw or compressed"),
+    "profile": (str, "topics and frames as of a driver: generic, realsense, zed or oak"),
+    "camera_name": (str, "the name in a driver's topics and frames"),
+    "rectify": (str, "undistort images: auto, on or off"),
+    "aspect": (str, "images of another shape than the network's: stretch, letterbox or crop"),
+    "base_frame": (str, "tf frame on the ground that tells how the camera is held"),
+    "camera_height": (float, "metres of the lens above the ground, where base_frame is not set"),
+    "camera_pitch_deg": (float, "how far the camera looks down, where base_frame is not set"),
     "autostart": (bool, "false waits for a lifecycle manager to configure and activate the node"),
     "use_sim_time": (bool, "take the time from /clock"),
 }

@@ -10,28 +10,77 @@ import tempfile
 import time
 from collections import OrderedDict
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from mono_depth_ros import accuracy
 from mono_depth_ros.cloud import DTYPE
 from mono_depth_ros.json_file import write_json
+from mono_depth_ros.markdown_table import markdown_table
 from mono_depth_ros.mp4 import mp4_writer
+from mono_depth_ros.output_profiles import PROFILES, CloudLayout, Topic, profile_topics
 from mono_depth_ros.panel import Panel, SideBySide
 from mono_depth_ros.ply import write_ply
 from mono_depth_ros.ros_process import RosProcess, dds_environment, private_domain
 
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from sensor_msgs.msg import PointCloud2
+
 START_S = 60.0
+NODE = "mono_depth"
+# What every node has.
+_OF_ROS = ("/rosout", "/parameter_events", f"/{NODE}/transition_event")
 # Frames kept for pictures and accuracy; the rest is only counted.
 KEEP_EVERY = 3
 # Images and truths that wait for their depth.
 PENDING = 40
 MAX_DEPTH = 6.0
+
+
+@dataclass
+class Stream:
+    """A topic that was subscribed to.
+
+    Attributes:
+        kind: class of its messages.
+        arrivals: nanoseconds.
+        last: the last message, serialised.
+    """
+
+    kind: type
+    arrivals: list[int] = field(default_factory=list)
+    last: bytes | None = None
+
+    def rate_hz(self) -> float | None:
+        """Messages a second; None before the second message."""
+        if len(self.arrivals) < 2 or self.arrivals[-1] == self.arrivals[0]:
+            return None
+        return (len(self.arrivals) - 1) / (self.arrivals[-1] - self.arrivals[0]) * 1e9
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A topic that the depth node has on the graph.
+
+    Attributes:
+        name, type, reliability: as the graph has them.
+        format, frame, rate_hz: as the messages were; empty or None where nobody subscribed.
+    """
+
+    name: str
+    type: str
+    reliability: str
+    format: str = ""
+    frame: str = ""
+    rate_hz: float | None = None
 
 
 @dataclass
@@ -44,6 +93,7 @@ class Recording:
         frames: every third image, its depth and its truth, serialised.
         cloud: the last cloud, serialised; `clouds` is their number.
         engine, engine_ms: what the node said of its network last.
+        offers: what the node has on the graph.
     """
 
     images: list[int] = field(default_factory=list)
@@ -53,6 +103,7 @@ class Recording:
     clouds: int = 0
     engine: str = ""
     engine_ms: float = float("nan")
+    offers: list[Offer] = field(default_factory=list)
 
 
 def stamp_of(serialised: bytes) -> int:
@@ -64,11 +115,67 @@ def stamp_of(serialised: bytes) -> int:
     return int(sec) * 1_000_000_000 + int(nanosec)
 
 
-def record(domain: int, seconds: float, processes: list[RosProcess]) -> Recording:
+def heard_topics(profile: str) -> list[Topic]:
+    """The topics of a profile that the demo subscribes to: depth, its calibration, and last one
+    cloud, since a second would only cost the cores that the node is measured on.
+    """
+    topics = profile_topics(PROFILES[profile])
+    cloud = next(topic for topic in topics if topic.output == "points")
+    return [topic for topic in topics if topic.output in ("depth", "depth_info")] + [cloud]
+
+
+def _format(message: Any) -> str:
+    """Size and layout of an Image, CameraInfo or PointCloud2."""
+    kind = message.__class__.__name__
+    size = f"{message.width}x{message.height}"
+    if kind == "PointCloud2":
+        fields = " ".join(point_field.name for point_field in message.fields)
+        return f"{size} {fields}, {message.point_step} bytes"
+    return f"{size} {message.encoding if kind == 'Image' else message.distortion_model}"
+
+
+def offers(node: Node, profile: str, streams: dict[str, Stream]) -> list[Offer]:
+    """What the depth node has on the graph, in the order of its profile.
+
+    Args:
+        streams: what was subscribed to, by full name.
+    """
+    from rclpy.serialization import deserialize_message
+
+    own = [f"/{topic.name}" for topic in profile_topics(PROFILES[profile])]
+    found = []
+    for name, types in node.get_publisher_names_and_types_by_node(NODE, "/"):
+        if name in _OF_ROS:
+            continue
+        publishers = node.get_publishers_info_by_topic(name)
+        reliability = {p.qos_profile.reliability.name for p in publishers if p.node_name == NODE}
+        offer = Offer(name, ", ".join(types), ", ".join(sorted(reliability)).lower())
+        stream = streams.get(name)
+        if stream is not None and stream.last is not None:
+            message = deserialize_message(stream.last, stream.kind)
+            rate = stream.rate_hz()
+            offer = replace(
+                offer,
+                format=_format(message),
+                frame=message.header.frame_id,
+                rate_hz=None if rate is None else round(rate, 1),
+            )
+        found.append(offer)
+    places = {name: place for place, name in enumerate(own)}
+    return sorted(found, key=lambda offer: (places.get(offer.name, len(own)), offer.name))
+
+
+def record(domain: int, seconds: float, processes: list[RosProcess], profile: str) -> Recording:
     """Listens to a camera and a depth node for `seconds` from the first depth on.
 
     Messages stay serialised: turning 8 MB a frame into Python objects would cost the cores that
     the node is measured on.
+
+    Args:
+        domain: ROS_DOMAIN_ID.
+        seconds: how long.
+        processes: camera and node; they must go on running.
+        profile: of the node.
 
     Raises:
         RuntimeError: a process ended, or no depth came within a minute.
@@ -78,7 +185,7 @@ def record(domain: int, seconds: float, processes: list[RosProcess]) -> Recordin
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import qos_profile_sensor_data
-    from sensor_msgs.msg import Image, PointCloud2
+    from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
     os.environ.update(dds_environment())
     context = Context()
@@ -87,6 +194,11 @@ def record(domain: int, seconds: float, processes: list[RosProcess]) -> Recordin
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     heard = Recording()
+    kinds = {"depth": Image, "depth_info": CameraInfo, "points": PointCloud2}
+    topics = heard_topics(profile)
+    streams = {f"/{topic.name}": Stream(kinds[topic.output]) for topic in topics}
+    # Backwards, so that of several topics of one output the first stays.
+    first = {topic.output: f"/{topic.name}" for topic in reversed(topics)}
     pending: dict[str, OrderedDict[int, bytes]] = {"image": OrderedDict(), "truth": OrderedDict()}
 
     def keep(kind: str, serialised: bytes) -> None:
@@ -98,16 +210,19 @@ def record(domain: int, seconds: float, processes: list[RosProcess]) -> Recordin
         keep("image", serialised)
         heard.images.append(stamp_of(serialised))
 
-    def on_depth(serialised: bytes) -> None:
+    def on_output(name: str, serialised: bytes) -> None:
+        now, stream = node.get_clock().now().nanoseconds, streams[name]
+        stream.arrivals.append(now)
+        stream.last = serialised
+        if name == first["depth"]:
+            on_depth(serialised, now)
+
+    def on_depth(serialised: bytes, now: int) -> None:
         stamp = stamp_of(serialised)
-        heard.arrivals.append((stamp, node.get_clock().now().nanoseconds))
+        heard.arrivals.append((stamp, now))
         if len(heard.arrivals) % KEEP_EVERY == 0 and stamp in pending["image"]:
             truth = pending["truth"].get(stamp)
             heard.frames.append((pending["image"][stamp], serialised, truth))
-
-    def on_cloud(serialised: bytes) -> None:
-        heard.cloud = serialised
-        heard.clouds += 1
 
     def on_diagnostics(message: DiagnosticArray) -> None:
         values = {entry.key: entry.value for entry in message.status[0].values}
@@ -119,8 +234,8 @@ def record(domain: int, seconds: float, processes: list[RosProcess]) -> Recordin
     node.create_subscription(
         Image, "depth/ground_truth", lambda message: keep("truth", message), qos, raw=True
     )
-    node.create_subscription(Image, "depth/image_rect", on_depth, qos, raw=True)
-    node.create_subscription(PointCloud2, "points", on_cloud, qos, raw=True)
+    for name, stream in streams.items():
+        node.create_subscription(stream.kind, name, partial(on_output, name), qos, raw=True)
     node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
     try:
         waiting_since, began = time.monotonic(), 0.0
@@ -138,6 +253,9 @@ def record(domain: int, seconds: float, processes: list[RosProcess]) -> Recordin
                 if not process.running():
                     raise RuntimeError("a process ended early")
         bar.close()
+        cloud = streams[first["points"]]
+        heard.cloud, heard.clouds = cloud.last, len(cloud.arrivals)
+        heard.offers = offers(node, profile, streams)
         return heard
     finally:
         executor.shutdown()
@@ -168,11 +286,63 @@ def summarise(heard: Recording, images: list[accuracy.Accuracy]) -> dict[str, An
         "delta1": round(figures.delta1, 4) if figures else None,
         "median_depth_to_truth": round(figures.scale, 4) if figures else None,
         "images_compared": len(images),
+        "topics": [asdict(offer) for offer in heard.offers],
     }
 
 
-def write_pictures(heard: Recording, out: Path) -> list[accuracy.Accuracy]:
-    """Writes side_by_side.mp4, panel.png and cloud.ply, and measures the kept frames."""
+def topics_table(topics: list[Offer]) -> str:
+    """What the node offers, for the terminal."""
+    header = ("topic", "type", "reliability", "format", "frame", "Hz")
+    rows = [
+        (
+            offer.name,
+            offer.type,
+            offer.reliability,
+            offer.format,
+            offer.frame,
+            "" if offer.rate_hz is None else f"{offer.rate_hz:.1f}",
+        )
+        for offer in topics
+    ]
+    return markdown_table(header, rows, "<<<<<>")
+
+
+def optical_points(message: PointCloud2, layout: CloudLayout) -> npt.NDArray[np.void]:
+    """The points of one of the node's clouds in the camera's optical frame.
+
+    Args:
+        message: in any of the layouts of the profiles.
+        layout: says whether it is in a body frame.
+
+    Returns:
+        Array of the cloud's shape with the fields of `cloud.DTYPE`.
+    """
+    offsets = {point_field.name: point_field.offset for point_field in message.fields}
+    names = DTYPE.names or ()
+    dtype = np.dtype(
+        {
+            "names": names,
+            "formats": [DTYPE[name] for name in names],
+            "offsets": [offsets[name] for name in names],
+            "itemsize": message.point_step,
+        }
+    )
+    points = np.frombuffer(message.data, dtype).reshape(message.height, message.width)
+    if layout.forward == "z":
+        return points
+    # From x forward, y left, z up to x right, y down, z forward (REP 103).
+    turned = np.empty(points.shape, DTYPE)
+    turned["x"], turned["y"], turned["z"] = -points["y"], -points["z"], points["x"]
+    turned["rgb"] = points["rgb"]
+    return turned
+
+
+def write_pictures(heard: Recording, out: Path, layout: CloudLayout) -> list[accuracy.Accuracy]:
+    """Writes side_by_side.mp4, panel.png and cloud.ply, and measures the kept frames.
+
+    Args:
+        layout: of the cloud.
+    """
     from rclpy.serialization import deserialize_message
     from sensor_msgs.msg import Image, PointCloud2
 
@@ -202,8 +372,7 @@ def write_pictures(heard: Recording, out: Path) -> list[accuracy.Accuracy]:
         raise OSError(f"{out / 'panel.png'}: cannot be written")
     if heard.cloud is not None:
         cloud = deserialize_message(heard.cloud, PointCloud2)
-        points = np.frombuffer(cloud.data, DTYPE).reshape(cloud.height, cloud.width)
-        write_ply(out / "cloud.ply", points)
+        write_ply(out / "cloud.ply", optical_points(cloud, layout))
     return images
 
 
@@ -212,13 +381,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m mono_depth_ros.demo",
         description=__doc__,
-        epilog="example:\n  python -m mono_depth_ros.demo --seconds 20 --out demo_out",
+        epilog="examples:\n  python -m mono_depth_ros.demo --seconds 20 --out demo_out"
+        "\n  python -m mono_depth_ros.demo --profile realsense",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the recording")
     parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for the results")
     parser.add_argument("--rate", type=float, default=20.0, help="frames/s of the virtual camera")
     parser.add_argument("--seed", type=int, default=0, help="which room")
+    parser.add_argument(
+        "--profile", choices=PROFILES, default="generic", help="of the node's topics [generic]"
+    )
     parser.add_argument("--model", default="", help="ONNX file; default: the one that ships")
     parser.add_argument("--engine", default="auto", help="inference runtime")
     return parser.parse_args(argv)
@@ -244,17 +417,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             domain,
             logs / "node",
             engine=args.engine,
+            profile=args.profile,
             **({"model": args.model} if args.model else {}),
         )
         stack.callback(node.stop)
         try:
-            heard = record(domain, args.seconds, [camera, node])
+            heard = record(domain, args.seconds, [camera, node], args.profile)
         except RuntimeError as error:
             output = f"{camera.output()}{node.output()}".strip() or "nothing was printed"
             raise RuntimeError(f"{error}; the processes said:\n{output}") from None
     if not heard.frames:
         raise RuntimeError("depth arrived, but too few frames to show; record for longer")
-    images = write_pictures(heard, args.out)
+    images = write_pictures(heard, args.out, heard_topics(args.profile)[-1].cloud)
     summary = summarise(heard, images)
     write_json(args.out / "summary.json", summary)
     return summary
@@ -268,6 +442,8 @@ def main(argv: list[str] | None = None) -> int:
     except (RuntimeError, OSError, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    topics = [Offer(**topic) for topic in summary.pop("topics")]
+    print(topics_table(topics), end="\n\n")
     print("\n".join(f"{name:30}{value}" for name, value in summary.items()))
     print(f"{'written to':30}{args.out}/ side_by_side.mp4, panel.png, cloud.ply, summary.json")
     return 0

@@ -33,6 +33,7 @@ from mono_depth_ros.machine import machine
 from mono_depth_ros.markdown_table import markdown_table
 from mono_depth_ros.model import DepthModel, default_model, read_model
 from mono_depth_ros.node_bench import bench_node
+from mono_depth_ros.output_profiles import OUTPUTS
 from mono_depth_ros.parity import agreement, parity_images
 from mono_depth_ros.stage_bench import SIZES, bench_stages, room_picture
 
@@ -56,7 +57,7 @@ COMPARISONS = (
     "gflop_per_s",
     "gb_per_s",
 )
-NODE_HZ, NODE_S = 15.0, 15.0
+NODE_S = 20.0
 # Share of the cores in use before the measurement that is worth a warning.
 BUSY = 0.3
 EXAMPLES = """examples:
@@ -282,13 +283,20 @@ def engine_table(rows: Sequence[Row]) -> str:
 
 
 def stage_table(rows: Sequence[Row]) -> str:
-    """Rows of the stages and the node."""
-    cells = [
+    """Rows of the stages and the node: times, then the rest."""
+    times = [
         [f"{row['stage']}, {row['camera']}"]
         + [_cell(row.get(f"ms_{p}"), ".3g") for p in ("p50", "p95", "p99")]
         for row in rows
+        if "unit" not in row
     ]
-    return markdown_table(("stage", "p50 ms", "p95 ms", "p99 ms"), cells)
+    values = [
+        [f"{row['stage']}, {row['camera']}", f"{row['value']:g} {row['unit']}"]
+        for row in rows
+        if "unit" in row
+    ]
+    tables = [markdown_table(("stage", "p50 ms", "p95 ms", "p99 ms"), times)]
+    return "\n\n".join(tables + ([markdown_table(("figure", ""), values)] if values else []))
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -354,7 +362,22 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         " Every row has a cache of its own",
     )
     parser.add_argument("--stages", action="store_true", help="the steps around the network, too")
-    parser.add_argument("--node", action="store_true", help="the whole node over DDS, too")
+    parser.add_argument(
+        "--node",
+        action="store_true",
+        help="the whole node over DDS, too: the virtual camera at 30 Hz, all outputs subscribed",
+    )
+    parser.add_argument(
+        "--node-seconds", type=float, default=NODE_S, metavar="S", help=f"of each run ({NODE_S:g})"
+    )
+    parser.add_argument(
+        "--cameras",
+        type=int,
+        nargs="+",
+        default=[1],
+        metavar="N",
+        help="numbers of cameras that the node serves, each a run (1)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw the latencies (needs matplotlib)"
@@ -401,7 +424,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.plot is not None:
             latency_figure([])  # fails now where it must, not after the measurement
         args.model = args.model or [default_model()]
-        pictures = [room_picture(*size) for size in SIZES] if args.stages or args.node else []
+        pictures = [room_picture(*size) for size in SIZES] if args.stages else []
         about = machine()
         texts, rows = bench_engines(args)
         print(f"{about['cpu']}, {about['cores']} cores", *texts, sep="\n\n")
@@ -410,7 +433,12 @@ def main(argv: list[str] | None = None) -> int:
             for picture in pictures:
                 result["stages"] += bench_stages(args.model[0], picture, args.repeat)
         if args.node:
-            result["stages"] += bench_node(args.model[0], pictures[0], NODE_HZ, NODE_S)
+            for cameras in args.cameras:
+                # Of one camera everything; of several what a robot uses, or nothing is left to see.
+                outputs = tuple(OUTPUTS) if cameras == 1 else ("depth", "depth_info", "points")
+                result["stages"] += bench_node(
+                    args.model[0], args.node_seconds, cameras=cameras, outputs=outputs
+                )
         if result["stages"]:
             print(f"\n{stage_table(result['stages'])}")
         good = [row for row in rows if "error" not in row]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
+import signal
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from pathlib import Path
 from typing import Any
 
@@ -20,60 +24,87 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import (
     DurabilityPolicy,
+    HistoryPolicy,
     QoSProfile,
     ReliabilityPolicy,
     qos_profile_sensor_data,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 from std_srvs.srv import Trigger
 from stereo_msgs.msg import DisparityImage
 
 from mono_depth_ros import messages
+from mono_depth_ros.aspect import window_size
+from mono_depth_ros.calibration_buffer import CalibrationBuffer
 from mono_depth_ros.camera import Calibration, CameraModel
-from mono_depth_ros.cloud import CloudBuilder
-from mono_depth_ros.colormap import colorize
+from mono_depth_ros.camera_info import UncalibratedError, already_rectified
+from mono_depth_ros.depth_worker import DepthWorker
 from mono_depth_ros.engines import EngineError
 from mono_depth_ros.engines.cache import default_cache_dir
 from mono_depth_ros.estimator import DepthFrame, Rectifier
+from mono_depth_ros.frame_outputs import FrameOutputs, Shot
 from mono_depth_ros.frame_statistics import FrameStatistics, FrameTiming
-from mono_depth_ros.mailbox import Mailbox
+from mono_depth_ros.health import Level, Observation, assess
 from mono_depth_ros.model import ModelError
+from mono_depth_ros.output_profiles import (
+    OUTPUTS,
+    PROFILES,
+    Topic,
+    profile_frames,
+    profile_topics,
+)
 from mono_depth_ros.parameters import PARAMETERS, ParameterSpec, refusal
 from mono_depth_ros.serving import Choice, Serving
+from mono_depth_ros.tf_frames import TfFrames
 
-# Publishers are reliable so that RViz, rosbag and depth_image_proc match, and keep two messages.
-OUTPUT_QOS = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 # Depth 1: a frame that was not taken in time is worth nothing.
 IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 # A volatile subscription gets nothing from a camera that latched its calibration before we came.
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # camera_info is sent after its image; how long an image without a fitting one waits for it.
 INFO_WAIT_S = 0.1
-KEPT_INFOS = 30
-REPEAT_ERROR_S = 5.0
+# The log hears again of an error that lasts after this long, and of another one after this long.
+REPEAT_ERROR_S, OTHER_ERROR_S = 5.0, 1.0
+# After a signal, a frame or a model that is being loaded is given this long to be finished.
+LEAVE_S = 1.0
+# How often to look who subscribes. Events of publishers would tell sooner, but every one of them
+# costs each wait of the executor, and Humble has none.
+DEMAND_PERIOD_S = 0.2
+# The camera's images are subscribed to for this long after the last subscriber has left.
+IDLE_AFTER_S = 2.0
 
-OUTPUTS: dict[str, type] = {
-    "depth/image_rect": Image,
-    "depth/camera_info": CameraInfo,
-    "points": PointCloud2,
-    "depth/image_color": Image,
-    "disparity": DisparityImage,
+MESSAGE_TYPES: dict[str, type] = {
+    "sensor_msgs/msg/CameraInfo": CameraInfo,
+    "sensor_msgs/msg/Image": Image,
+    "sensor_msgs/msg/LaserScan": LaserScan,
+    "sensor_msgs/msg/PointCloud2": PointCloud2,
+    "stereo_msgs/msg/DisparityImage": DisparityImage,
 }
 
 
 def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=spec.description)
-    if spec.choices:
-        descriptor.additional_constraints = f"one of: {', '.join(spec.choices)}"
+    unit = f" [{spec.unit}]" if spec.unit else ""
+    descriptor = ParameterDescriptor(description=spec.description + unit)
+    descriptor.dynamic_typing = spec.takes_switch
+    constraints = [f"one of: {', '.join(spec.choices)}"] if spec.choices else []
+    if spec.reloadable:
+        constraints.append("read when the node is configured, and by ~/reload_model")
+    elif not spec.live:
+        constraints.append("read when the node is configured")
+    descriptor.additional_constraints = "; ".join(constraints)
     if spec.minimum is not None and spec.maximum is not None:
         if isinstance(spec.default, int):
             descriptor.integer_range = [
@@ -87,43 +118,62 @@ def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:
 
 
 class DepthNode(LifecycleNode):
-    """Subscribes to a camera, publishes depth. See README for topics and parameters.
+    """Subscribes to a camera, publishes depth. See docs/interface.md for topics and parameters.
 
-    The executor's thread only stores the newest image and answers services; one worker thread does
+    The executor's thread only stores the newest image and answers services; a worker thread does
     the rest, so parameters and lifecycle answer while the network runs.
+
+    Args:
+        worker: shared by the nodes of a process; None makes one of its own.
+        camera_name: what the parameter of this name means when it is empty; empty means the
+            default of the profile.
+        kwargs: of `rclpy.node.Node`.
+
+    Raises:
+        ValueError: the parameters contradict each other.
+        ParameterException: one has another type than it should, or is out of its range.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(
+        self, worker: DepthWorker | None = None, camera_name: str = "", **kwargs: Any
+    ) -> None:
         super().__init__("mono_depth", **kwargs)
+        self._camera_name = camera_name
         self._values: dict[str, Any] = {}
         self._configured = False
-        for spec in PARAMETERS:
-            parameter = self.declare_parameter(spec.name, spec.default, _descriptor(spec))
-            self._values[spec.name] = parameter.value
-        if reason := refusal(self._values, self._values, configured=False):
-            raise ValueError(reason)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
-
+        self._depth_worker = worker or DepthWorker()
         self._serving: Serving | None = None
-        self._outputs: dict[str, Publisher[Any]] = {}
-        self._inputs: list[Subscription[Any]] = []
-        self._has_latched_input = False
-        self._mailbox: Mailbox[Image | CompressedImage] | None = None
-        self._worker: threading.Thread | None = None
+        self._tf = TfFrames(self)
+        self._outputs: FrameOutputs | None = None
+        self._output_publishers: list[Publisher[Any]] = []
+        self._image_input: Subscription[Any] | None = None
+        self._info_inputs: list[Subscription[Any]] = []
+        self._active = False
+        self._last_wanted = -math.inf
         self._statistics = FrameStatistics()
-        self._infos_changed = threading.Condition()
-        self._infos: OrderedDict[int, CameraInfo] = OrderedDict()
+        self._calibrations = CalibrationBuffer(messages.calibration_from_serialised)
         self._error = ""
-        self._error_logged = 0.0
+        self._missing = ""
+        # The text that was logged last, and when.
+        self._logged = ("", -math.inf)
         self._error_lock = threading.Lock()
         # Per-camera state, rebuilt when the camera changes. Only the worker touches it.
         self._rgb: npt.NDArray[np.uint8] | None = None
         self._rectifier: tuple[Calibration, Rectifier] | None = None
-        self._cloud: tuple[CloudBuilder, messages.CloudMessage] | None = None
-        self._colour: npt.NDArray[np.uint8] | None = None
+        self._scale_source = ""
+        for spec in PARAMETERS:
+            parameter = self.declare_parameter(spec.name, spec.default, _descriptor(spec))
+            self._values[spec.name] = spec.value(parameter.value)
+        if reason := refusal(self._values, self._values, configured=False):
+            raise ValueError(reason)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._reload_service = self.create_service(Trigger, "~/reload_model", self._on_reload_model)
-        self._diagnostics_timer = self.create_timer(1.0, self._on_second)
+        # Of their own clock: that of a simulator may stand still, jump, or not be there.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics_timer = self.create_timer(1.0, self._on_second, clock=clock)
+        self._demand_timer = self.create_timer(DEMAND_PERIOD_S, self._follow_demand, clock=clock)
 
     # Parameters
 
@@ -131,6 +181,9 @@ class DepthNode(LifecycleNode):
         changes = {p.name: p.value for p in parameters if p.name in self._values}
         if reason := refusal(changes, self._values, self._configured):
             return SetParametersResult(successful=False, reason=reason)
+        for spec in PARAMETERS:
+            if spec.name in changes:
+                changes[spec.name] = spec.value(changes[spec.name])
         # Replaced, not changed: the worker may be reading it.
         self._values = {**self._values, **changes}
         return SetParametersResult(successful=True)
@@ -146,6 +199,13 @@ class DepthNode(LifecycleNode):
             if self._serving is None:
                 raise EngineError("the node is not configured; it loads the model when it is")
             choice = self._choice()
+            for other in self._depth_worker.sharers(self):
+                if isinstance(other, DepthNode) and other._choice() != choice:
+                    raise EngineError(
+                        f"{other.get_fully_qualified_name()} uses the same engine; set its model,"
+                        " engine and precision likewise first, or clean this node up and configure"
+                        " it again for an engine of its own"
+                    )
             self._serving.start_reload(choice)
         except (ModelError, EngineError) as error:
             response.success, response.message = False, str(error)
@@ -157,23 +217,83 @@ class DepthNode(LifecycleNode):
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        logger = self.get_logger()
+        """Loads the model and creates the publishers."""
+        return self._try(self._configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listens to the camera."""
+        return self._try(self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops listening, once the frame that is being worked on is published."""
+        self._stop()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees the network and the publishers."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Both, from any state."""
+        self._stop()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Leaves nothing behind; the node can be configured again."""
+        return self.on_shutdown(state)
+
+    def _try(self, transition: Callable[[], None]) -> TransitionCallbackReturn:
+        """Runs a transition; one that fails says why, and leaves the node as it was."""
         try:
-            self._serving = Serving(self._choice(), logger.info, logger.warning)
+            transition()
         except (ModelError, EngineError, ValueError) as error:
-            self._report(str(error))
-            return TransitionCallbackReturn.FAILURE
-        overrides = QoSOverridingOptions.with_default_policies()
-        self._outputs = {
-            topic: self.create_publisher(kind, topic, OUTPUT_QOS, qos_overriding_options=overrides)
-            for topic, kind in OUTPUTS.items()
-        }
+            reason = str(error)
+        except Exception as error:  # whatever it is, an operator can only act on its text
+            reason = _unexpected(error)
+        else:
+            return TransitionCallbackReturn.SUCCESS
+        if self._active:
+            self._stop()
+        if not self._configured:
+            self._release()
+        # However soon after the last one: somebody waits for it.
+        self._logged = ("", -math.inf)
+        self._report(reason)
+        return TransitionCallbackReturn.FAILURE
+
+    def _configure(self) -> None:
+        logger, values = self.get_logger(), self._values
+        self._serving = self._depth_worker.open(self, self._choice(), logger.info, logger.warning)
+        profile = PROFILES[values["profile"]]
+        name = values["camera_name"] or self._camera_name
+        topics = profile_topics(profile, name)
+        outputs = [(topic, self._publisher(topic)) for topic in topics]
+        self._outputs = FrameOutputs(profile, outputs, self._tf, values["publish_tf"])
+        if values["publish_tf"]:
+            self._tf.broadcast(profile_frames(profile, name))
         self._configured = True
         self._clear_error()
         for key, value in self._serving.describe().items():
             logger.info(f"{key}: {value}")
         logger.info(f"model: {self._serving.choice.path}")
-        return TransitionCallbackReturn.SUCCESS
+
+    def _publisher(self, topic: Topic) -> Publisher[Any]:
+        qos = QoSProfile(
+            history=HistoryPolicy[topic.qos.history.upper()],
+            depth=topic.qos.depth,
+            reliability=ReliabilityPolicy[topic.qos.reliability.upper()],
+            durability=DurabilityPolicy[topic.qos.durability.upper()],
+        )
+        publisher = self.create_publisher(
+            MESSAGE_TYPES[OUTPUTS[topic.output]],
+            topic.name,
+            qos,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._output_publishers.append(publisher)
+        return publisher
 
     def _choice(self) -> Choice:
         values = self._values
@@ -188,85 +308,108 @@ class DepthNode(LifecycleNode):
             cache_dir=folder if values["cache_dir"] else default_cache_dir(),
         )
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def _activate(self) -> None:
         self._statistics = FrameStatistics()
-        self._infos.clear()
-        mailbox = self._mailbox = Mailbox()
-        self._worker = threading.Thread(target=self._work, args=(mailbox,), name="depth")
-        self._worker.start()
-        overrides = QoSOverridingOptions.with_default_policies()
-        compressed = self._values["image_transport"] == "compressed"
-        self._inputs = [
-            self.create_subscription(
-                CompressedImage if compressed else Image,
-                "image_raw/compressed" if compressed else "image_raw",
-                self._on_image,
-                IMAGE_QOS,
-                qos_overriding_options=overrides,
-            ),
-            self.create_subscription(
-                CameraInfo, "camera_info", self._on_info, qos_profile_sensor_data
-            ),
-        ]
-        self._has_latched_input = False
-        self._watch_for_latched_info()
-        return super().on_activate(state)
+        self._calibrations = CalibrationBuffer(messages.calibration_from_serialised)
+        self._active = True
+        self._last_wanted = -math.inf
+        self._depth_worker.attach(self, self._work)
+        self._follow_demand()
+
+    def _listen_to_infos(self) -> None:
+        """Subscribes to calibrations."""
+        if not self._info_inputs:
+            self._info_inputs.append(self._info_input(qos_profile_sensor_data))
+            self._watch_for_latched_info()
 
     def _watch_for_latched_info(self) -> None:
         """Subscribes to calibrations that were latched before we came, where a camera does that.
 
         Other cameras would log a QoS warning about such a subscription, so it waits for one.
         """
-        if self._mailbox is None or self._has_latched_input:
+        if len(self._info_inputs) != 1:
             return
         topic = self.resolve_topic_name("camera_info")
         publishers = self.get_publishers_info_by_topic(topic)
         if any(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers):
-            self._has_latched_input = True
-            self._inputs.append(
-                self.create_subscription(CameraInfo, "camera_info", self._on_info, LATCHED_QOS)
-            )
+            self._info_inputs.append(self._info_input(LATCHED_QOS))
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop()
-        return super().on_deactivate(state)
+    def _info_input(self, qos: QoSProfile) -> Subscription[Any]:
+        # As bytes, which costs little: they come with every image and say the same.
+        return self.create_subscription(CameraInfo, "camera_info", self._on_info, qos, raw=True)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
+    def _image_topic(self) -> str:
+        compressed = self._values["image_transport"] == "compressed"
+        return "image_raw/compressed" if compressed else "image_raw"
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop()
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
+    def _follow_demand(self) -> None:
+        """Listens to the camera only while somebody wants what is made of its images.
 
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop()
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
+        Before that it listens for one calibration, since some cameras send theirs only once.
+        """
+        if not self._active or self._outputs is None:
+            return
+        now = time.monotonic()
+        if self._outputs.wanted(self._values):
+            self._last_wanted = now
+        if now - self._last_wanted <= IDLE_AFTER_S:
+            self._listen_to_infos()
+            if self._image_input is None:
+                self._image_input = self._open_image_input()
+        else:
+            self._end_image_input()
+            if self._calibrations.empty:
+                self._listen_to_infos()
+            else:
+                self._end_info_inputs()
+
+    def _open_image_input(self) -> Subscription[Any]:
+        topic = self._image_topic()
+        return self.create_subscription(
+            CompressedImage if topic.endswith("/compressed") else Image,
+            topic,
+            self._on_image,
+            IMAGE_QOS,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def _end_image_input(self) -> None:
+        if self._image_input is None:
+            return
+        self.destroy_subscription(self._image_input)
+        self._image_input = None
+        self._statistics.on_idle()
+        self._clear_error()
+
+    def _end_info_inputs(self) -> None:
+        for subscription in self._info_inputs:
+            self.destroy_subscription(subscription)
+        self._info_inputs = []
+        self._calibrations.pause()
 
     def _stop(self) -> None:
-        """Ends subscriptions and the worker."""
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
-        if self._mailbox is not None:
-            self._mailbox.close()
-        if self._worker is not None:
-            self._worker.join()
-        self._mailbox = self._worker = None
+        """Ends the subscriptions, and the work on the last frame."""
+        self._active = False
+        self._end_image_input()
+        self._end_info_inputs()
+        self._depth_worker.detach(self)
+        # Of the last frame, which may have come after all.
+        self._clear_error()
 
     def _release(self) -> None:
         """Ends publishers and the engine."""
-        for publisher in self._outputs.values():
+        if self._outputs is not None:
+            self._outputs.close()
+            self._outputs = None
+        for publisher in self._output_publishers:
             self.destroy_publisher(publisher)
-        self._outputs = {}
-        if self._serving is not None:
-            self._serving.close()
-            self._serving = None
+        self._output_publishers = []
+        self._serving = None
+        self._depth_worker.release(self)
         self._configured = False
 
     def destroy_node(self) -> None:
+        """Frees everything."""
         self._stop()
         self._release()
         super().destroy_node()
@@ -274,50 +417,31 @@ class DepthNode(LifecycleNode):
     # Input, in the executor's thread
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        if self._mailbox is not None:
-            self._statistics.on_received(self._mailbox.put(message))
+        replaced_older = self._depth_worker.put(self, message)
+        self._statistics.on_received(time.monotonic(), replaced_older)
 
-    def _on_info(self, message: CameraInfo) -> None:
-        with self._infos_changed:
-            self._infos[messages.stamp_ns(message.header)] = message
-            while len(self._infos) > KEPT_INFOS:
-                self._infos.popitem(last=False)
-            self._infos_changed.notify_all()
+    def _on_info(self, serialised: bytes) -> None:
+        self._calibrations.put(serialised)
 
     # Work, in the worker's thread
 
-    def _work(self, mailbox: Mailbox[Image | CompressedImage]) -> None:
-        while (message := mailbox.take()) is not None:
-            wanted = {t for t, p in self._outputs.items() if p.get_subscription_count() > 0}
-            if self._values["disparity_baseline"] == 0:
-                wanted.discard("disparity")
-            if not wanted:
-                continue
-            try:
-                self._process(message, wanted)
-            except (ValueError, EngineError) as error:
+    def _work(self, message: Image | CompressedImage) -> None:
+        outputs, values = self._outputs, self._values
+        if outputs is None or not (wanted := outputs.wanted(values)):
+            return
+        try:
+            shot = self._shot(message, values)
+            self._missing = outputs.publish(wanted, shot)
+        except (ValueError, EngineError) as error:
+            self._statistics.on_failed()
+            self._report(str(error))
+            return
+        except Exception as error:  # one bad frame must not end the node
+            if self.context.ok():
                 self._statistics.on_failed()
-                self._report(str(error))
-            except Exception as error:  # one bad frame must not end the node
-                if not self.context.ok():
-                    return
-                self._statistics.on_failed()
-                self._report(f"unexpected {type(error).__name__}: {error}")
-
-    def _process(self, message: Image | CompressedImage, wanted: set[str]) -> None:
-        values, serving = self._values, self._serving
-        assert serving is not None
-        if isinstance(message, CompressedImage):
-            image = messages.compressed_to_rgb(message)
-        else:
-            image = messages.image_to_rgb(message, out=self._rgb)
-            if image.flags.owndata:  # and is no view of the message
-                self._rgb = image
-        camera, rectifier = self._camera(message, image.shape[1], image.shape[0])
-        if rectifier is not None:
-            image = rectifier(image)
-        frame = self._estimate(serving, image, camera, rectifier.outside if rectifier else None)
-        self._publish(frame, message, wanted, values)
+                self._report(_unexpected(error))
+            return
+        frame = shot.frame
         if frame.non_finite:
             self._report(
                 f"the network returned {frame.non_finite} non-finite values;"
@@ -325,27 +449,51 @@ class DepthNode(LifecycleNode):
             )
         else:
             self._clear_error()
+        age = self.get_clock().now().nanoseconds - messages.stamp_ns(message.header)
         self._statistics.on_published(
             FrameTiming(
                 published=time.monotonic(),
-                latency_ms=(self.get_clock().now().nanoseconds - messages.stamp_ns(message.header))
-                * 1e-6,
+                latency_ms=age * 1e-6,
                 engine_ms=frame.engine_ms,
-                invalid_share=1 - np.count_nonzero(np.isfinite(frame.depth)) / frame.depth.size,
+                invalid_share=1 - frame.valid / frame.depth.size,
             )
         )
 
+    def _shot(self, message: Image | CompressedImage, values: dict[str, Any]) -> Shot:
+        """The estimate for an image.
+
+        Raises:
+            ValueError: the image or its calibration cannot be used.
+            EngineError: no engine answers.
+        """
+        if isinstance(message, CompressedImage):
+            image = messages.compressed_to_rgb(message, out=self._rgb)
+        else:
+            image = messages.image_to_rgb(message, out=self._rgb)
+        if image.flags.owndata:  # and is no view of the message
+            self._rgb = image
+        camera, rectifier = self._camera(message, image.shape[1], image.shape[0])
+        if rectifier is not None:
+            image = rectifier(image)
+        frame = self._estimate(image, camera, rectifier.outside if rectifier else None, values)
+        period = self._statistics.arrival_period() or 0.0
+        return Shot(frame, message.header, values, period)
+
     def _estimate(
         self,
-        serving: Serving,
         image: npt.NDArray[np.uint8],
         camera: CameraModel,
         outside: npt.NDArray[np.bool_] | None,
+        values: dict[str, Any],
     ) -> DepthFrame:
         """Depth from the engine that serves; if that fails on the GPU, from the next best one."""
-        limits = self._values["min_depth"], self._values["max_depth"]
-        estimator, frame = serving.current((image.shape[0], image.shape[1])), None
+        serving = self._serving
+        assert serving is not None
+        limits, aspect = (values["min_depth"], values["max_depth"]), values["aspect"]
+        size = window_size((camera.height, camera.width), serving.input_size, aspect)
+        estimator, frame = serving.current(size), None
         estimator.set_range(*limits)
+        estimator.set_aspect(aspect)
         try:
             frame = estimator.estimate(image, camera, outside)
             if not frame.non_finite:
@@ -356,6 +504,7 @@ class DepthNode(LifecycleNode):
         substitute = serving.replace(str(failure))
         if substitute is not None:
             substitute.set_range(*limits)
+            substitute.set_aspect(aspect)
             return substitute.estimate(image, camera, outside)
         if frame is None:
             raise failure
@@ -369,99 +518,52 @@ class DepthNode(LifecycleNode):
         Raises:
             ValueError: there is none, or it does not fit.
         """
-        info = self._find_info(messages.stamp_ns(message.header), width, height)
         fallback = self._values["fallback_hfov_deg"]
-        if info is None or info.k[0] == 0:
-            if fallback > 0:
+        calibration: Calibration | None = None
+        try:
+            calibration = self._calibrations.find(
+                messages.stamp_ns(message.header), width, height, 0.0 if fallback else INFO_WAIT_S
+            )
+        except UncalibratedError:
+            if not fallback:
+                raise
+        if calibration is None:
+            if fallback:
+                self._scale_source = f"fallback_hfov_deg {fallback:g}"
                 return CameraModel.from_hfov(width, height, fallback), None
-            if info is None:
-                topic = self.resolve_topic_name("camera_info")
-                raise ValueError(
-                    f"no camera_info on {topic}; remap camera_info to the camera's topic, or set"
-                    " the parameter fallback_hfov_deg"
-                )
-        calibration = messages.calibration_from_info(info)
+            topic = self.resolve_topic_name("camera_info")
+            raise ValueError(
+                f"no camera_info on {topic}; remap camera_info to the camera's topic, or set the"
+                " parameter fallback_hfov_deg"
+            )
         if calibration.image_size != (width, height):
             size = "x".join(map(str, calibration.image_size))
             raise ValueError(
                 f"camera_info is for {size} images, the image is {width}x{height};"
                 " make the camera driver publish a calibration of this size"
             )
-        if not self._values["rectify"]:
+        self._scale_source = "camera_info"
+        rectify = self._values["rectify"]
+        if rectify == "off" or (
+            rectify == "auto" and already_rectified(self.resolve_topic_name(self._image_topic()))
+        ):
             return calibration.rectified(), None
         if self._rectifier is None or self._rectifier[0] != calibration:
             self._rectifier = (calibration, Rectifier(calibration))
         rectifier = self._rectifier[1]
         return rectifier.camera, rectifier
 
-    def _find_info(self, stamp: int, width: int, height: int) -> CameraInfo | None:
-        """The camera_info of this stamp, else the newest one; waits a moment where the newest does
-        not fit, since a calibration follows its image.
-        """
-
-        def fits() -> bool:
-            if stamp in self._infos:
-                return True
-            newest = next(reversed(self._infos.values()), None)
-            if newest is None or newest.k[0] == 0:
-                # Nobody waits for a calibration that is not needed or will not get better.
-                return newest is not None or self._values["fallback_hfov_deg"] > 0
-            return messages.calibration_from_info(newest).image_size == (width, height)
-
-        with self._infos_changed:
-            self._infos_changed.wait_for(fits, timeout=INFO_WAIT_S)
-            return self._infos.get(stamp) or next(reversed(self._infos.values()), None)
-
-    def _publish(
-        self,
-        frame: DepthFrame,
-        message: Image | CompressedImage,
-        wanted: set[str],
-        values: dict[str, Any],
-    ) -> None:
-        header, out = message.header, self._outputs
-        if "depth/image_rect" in wanted:
-            depth = messages.depth_message(frame.depth, values["depth_encoding"], header)
-            out["depth/image_rect"].publish(depth)
-        if "depth/camera_info" in wanted:
-            out["depth/camera_info"].publish(messages.camera_info_message(frame.camera, header))
-        if "points" in wanted:
-            builder, cloud = self._cloud_for(frame.camera, values["cloud.stride"])
-            builder.build(frame.depth, frame.image, out=cloud.points)
-            out["points"].publish(cloud.message(header))
-        if "depth/image_color" in wanted:
-            if self._colour is None or self._colour.shape[:2] != frame.depth.shape:
-                self._colour = np.empty((*frame.depth.shape, 3), np.uint8)
-            low, high = values["min_depth"], values["max_depth"]
-            colorize(frame.depth, low, high, out=self._colour)
-            out["depth/image_color"].publish(messages.image_message(self._colour, "bgr8", header))
-        if "disparity" in wanted:
-            limits = (values["min_depth"], values["max_depth"])
-            disparity = messages.disparity_message(
-                frame.depth, frame.camera, values["disparity_baseline"], limits, header
-            )
-            out["disparity"].publish(disparity)
-
-    def _cloud_for(
-        self, camera: CameraModel, stride: int
-    ) -> tuple[CloudBuilder, messages.CloudMessage]:
-        if self._cloud is None or (self._cloud[0].camera, self._cloud[0].stride) != (
-            camera,
-            stride,
-        ):
-            builder = CloudBuilder(camera, stride)
-            self._cloud = (builder, messages.CloudMessage(builder.height, builder.width))
-        return self._cloud
-
     # Errors and diagnostics
 
     def _report(self, text: str) -> None:
-        """Logs an error when it is new, and again every few seconds while it lasts."""
+        """Logs an error, but not again for some seconds, and another one not within a second."""
         now = time.monotonic()
         with self._error_lock:
-            if text == self._error and now - self._error_logged < REPEAT_ERROR_S:
+            self._error = text
+            logged, at = self._logged
+            if now - at < (REPEAT_ERROR_S if text == logged else OTHER_ERROR_S):
                 return
-            self._error, self._error_logged = text, now
+            self._logged = (text, now)
         self.get_logger().error(text)
 
     def _clear_error(self) -> None:
@@ -470,43 +572,75 @@ class DepthNode(LifecycleNode):
 
     def _on_second(self) -> None:
         self._watch_for_latched_info()
-        self._publish_diagnostics()
+        self._diagnostics.publish(self._diagnosis())
 
-    def _publish_diagnostics(self) -> None:
-        status = DiagnosticStatus(
-            name=f"{self.get_name()}: depth", hardware_id=self.get_namespace()
-        )
-        statistics, serving = self._statistics, self._serving
-        age = statistics.seconds_since_publish(time.monotonic())
+    def _namesakes(self) -> int:
+        own = (self.get_name(), self.get_namespace())
+        names: list[tuple[str, str]] = self.get_node_names_and_namespaces()
+        return max(names.count(own) - 1, 0)
+
+    def _diagnosis(self) -> DiagnosticArray:
+        now, statistics, serving = time.monotonic(), self._statistics, self._serving
+        summary = statistics.summary(now)
+        topic = self.resolve_topic_name(self._image_topic())
         with self._error_lock:
             error = self._error
-        if error:
-            status.level, status.message = DiagnosticStatus.ERROR, error
-        elif serving is not None and serving.warning:
-            status.level, status.message = DiagnosticStatus.WARN, serving.warning
-        elif self._mailbox is None:
-            status.level, status.message = DiagnosticStatus.OK, "not active"
-        elif statistics.received == 0:
-            topic = self.resolve_topic_name("image_raw")
-            status.level = DiagnosticStatus.WARN
-            status.message = f"no image on {topic} yet; remap image_raw to the camera's topic"
-        else:
-            status.level, status.message = DiagnosticStatus.OK, "running"
-        entries = {key: f"{value:.4g}" for key, value in statistics.summary().items()}
-        if age is not None:
-            entries["seconds_since_publish"] = f"{age:.2f}"
+        latency = summary.get("latency_ms_p50")
+        level, text = assess(
+            Observation(
+                name=self.get_fully_qualified_name(),
+                image_topic=topic,
+                active=self._active,
+                wanted=self._image_input is not None,
+                namesakes=self._namesakes(),
+                image_publishers=self.count_publishers(topic),
+                error=error,
+                warning=serving.warning if serving is not None else "",
+                missing=self._missing,
+                silence_s=statistics.seconds_since_arrival(now),
+                period_s=statistics.arrival_period(),
+                latency_s=None if latency is None else latency * 1e-3,
+                invalid_share=summary.get("invalid_share"),
+                sim_time=bool(self.get_parameter("use_sim_time").value),
+            )
+        )
+        entries = {key: f"{value:.4g}" for key, value in summary.items()}
+        if self._scale_source:
+            entries["scale_source"] = self._scale_source
+        entries["fast_dds_profile"] = _fast_dds_profile()
         if serving is not None:
             entries |= serving.describe()
+        name = self.get_fully_qualified_name().removeprefix("/")
+        status = DiagnosticStatus(name=f"{name}: depth", message=text, hardware_id=topic)
+        status.level = _LEVELS[level]
         status.values = [KeyValue(key=key, value=value) for key, value in entries.items()]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        return array
+
+
+_LEVELS = {
+    Level.OK: DiagnosticStatus.OK,
+    Level.WARN: DiagnosticStatus.WARN,
+    Level.ERROR: DiagnosticStatus.ERROR,
+}
+
+
+def _unexpected(error: Exception) -> str:
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _fast_dds_profile() -> str:
+    """The profile file that this process uses; see `config/fastdds.xml`."""
+    names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+    return next(filter(None, map(os.environ.get, names)), "none")
 
 
 EXAMPLES = """examples:
   depth_node --ros-args -r image_raw:=/camera/image_raw -r camera_info:=/camera/camera_info
   depth_node --ros-args --params-file config/depth.yaml
   depth_node --ros-args -p engine:=onnx -p cloud.stride:=2
+  depth_node --camera front --camera rear
 """
 
 
@@ -519,27 +653,83 @@ def main(argv: list[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args(remove_ros_args(["depth_node", *arguments])[1:])
-    node: DepthNode | None = None
+    parser.add_argument(
+        "--camera",
+        action="append",
+        metavar="NAMESPACE",
+        help="a camera, served by a node in this namespace; repeat it for several cameras with one"
+        " engine",
+    )
     try:
-        rclpy.init(args=arguments)
-        node = DepthNode()
-        autostart = node.get_parameter("autostart").value
-        if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            node.trigger_activate()
+        args = parser.parse_args(remove_ros_args(["depth_node", *arguments])[1:])
+    except RuntimeError as error:
+        return _refuse(error)
+    leave: Future[None] = Future()
+    ended = threading.Event()
+    # Python calls these in the main thread, which therefore only waits for them: a long frame, or a
+    # model that is being loaded, does not keep the process from ending.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    served = ThreadPoolExecutor(1, "ros").submit(_serve, arguments, args.camera or [""], leave)
+    served.add_done_callback(lambda _: ended.set())
+    ended.wait()
+    # One is enough, and an interpreter that ends would let another kill it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    leave.set_result(None)
+    try:
+        return served.result(LEAVE_S)
+    except TimeoutError:
+        print("depth_node: ends without finishing its last frame or model", file=sys.stderr)
+        sys.stderr.flush()
+        # Whoever is still at work would crash if the interpreter were taken from under it.
+        os._exit(0)
+
+
+def _serve(arguments: list[str], namespaces: list[str], leave: Future[None]) -> int:
+    """Runs a node for each namespace until `leave` is done; returns the exit status."""
+    nodes: list[DepthNode] = []
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        worker = DepthWorker()
         executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (ValueError, rclpy.exceptions.ParameterException) as error:
-        print(f"depth_node: {error}", file=sys.stderr)
-        return 1
+        for namespace in namespaces:
+            # The frames of several cameras must have names of their own.
+            camera_name = namespace.rpartition("/")[2]
+            nodes.append(DepthNode(worker, camera_name, namespace=namespace))
+            executor.add_node(nodes[-1])
+        _refuse_namesakes(nodes)
+        for node in nodes:
+            autostart = node.get_parameter("autostart").value
+            if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                node.trigger_activate()
+        while not leave.done():
+            try:
+                executor.spin_until_future_complete(leave)
+            except Exception as error:  # no message or request may end the node
+                nodes[0].get_logger().error(_unexpected(error), throttle_duration_sec=1.0)
+    except (ValueError, RuntimeError, ParameterException, NameValidationException) as error:
+        return _refuse(error)
     finally:
-        if node is not None:
+        for node in nodes:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _refuse(error: Exception) -> int:
+    print(f"depth_node: {' '.join(str(error).split())}", file=sys.stderr)
+    return 1
+
+
+def _refuse_namesakes(nodes: list[DepthNode]) -> None:
+    names = [node.get_fully_qualified_name() for node in nodes]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"several cameras would be {name}; give each --camera another namespace, and do not"
+                " remap __ns"
+            )
 
 
 if __name__ == "__main__":

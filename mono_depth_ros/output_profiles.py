@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from mono_depth_ros import markdown_table
+
 # What the node can publish, and as which ROS interface. An output that a driver calls by several
 # names has a topic for each.
 OUTPUTS: dict[str, str] = {
@@ -462,16 +464,11 @@ def _source(profile: Profile, topic: Topic) -> str:
     return f"[{url.rsplit('/', 1)[-1].replace('#L', ':')}]({url})"
 
 
-def _table(*rows: tuple[str, ...]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join((lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]))
-
-
 def markdown(profile: Profile) -> str:
     """Markdown tables of the topics and of the static frames, with the default camera name."""
-    topics = _table(
+    topics = markdown_table.page_table(
         ("topic", "output", "type", "format", "QoS", "frame", "source"),
-        *(
+        [
             (
                 f"`{topic.name}`",
                 topic.output,
@@ -482,16 +479,16 @@ def markdown(profile: Profile) -> str:
                 _source(profile, topic),
             )
             for topic in profile_topics(profile)
-        ),
+        ],
     )
     if not profile.frames:
         return topics
-    frames = _table(
+    frames = markdown_table.page_table(
         ("parent", "child", "rotation x y z w"),
-        *(
+        [
             (f"`{frame.parent}`", f"`{frame.child}`", " ".join(f"{q:g}" for q in frame.rotation))
             for frame in profile_frames(profile)
-        ),
+        ],
     )
     return f"{topics}\n\n{frames}"
 
@@ -502,12 +499,7 @@ def with_tables(page: str) -> str:
     Raises:
         KeyError: there is no profile of that name.
     """
-    return re.sub(
-        r"<!-- profile (\w+) -->.*?<!-- end -->",
-        lambda match: f"<!-- profile {match[1]} -->\n{markdown(PROFILES[match[1]])}\n<!-- end -->",
-        page,
-        flags=re.DOTALL,
-    )
+    return markdown_table.with_tables(page, "profile", lambda name: markdown(PROFILES[name]))
 
 
 def main() -> None:

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mono_depth_ros.shipped_file import shipped_file
@@ -50,11 +52,24 @@ class RosProcess:
         module: dotted name, run with `python -m`.
         domain: ROS_DOMAIN_ID.
         log: receives stdout and stderr.
+        arguments: of the module itself.
+        remappings: of ROS names.
         parameters: ROS parameters; `__` in a name stands for a dot.
     """
 
-    def __init__(self, module: str, domain: int, log: Path, **parameters: Any) -> None:
-        command = [sys.executable, "-m", module, "--ros-args"]
+    def __init__(
+        self,
+        module: str,
+        domain: int,
+        log: Path,
+        *,
+        arguments: Sequence[str] = (),
+        remappings: Mapping[str, str] = MappingProxyType({}),
+        **parameters: Any,
+    ) -> None:
+        command = [sys.executable, "-m", module, *arguments, "--ros-args"]
+        for old, new in remappings.items():
+            command += ["-r", f"{old}:={new}"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name.replace('__', '.')}:={text}"]

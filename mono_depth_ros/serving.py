@@ -8,6 +8,7 @@ replaced by one that needs no GPU. Another model takes over only once its answer
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ from mono_depth_ros.parity import TOLERANCES, Agreement, parity, parity_images
 
 # Images that another model is checked on before it takes over.
 CHECKED = 4
+# An engine on the GPU is for one size of image. This many more than the one at work are kept, for
+# cameras of several sizes that take turns.
+KEPT_SIZES = 3
 # The log hears of a build at these steps of the share that is done.
 LOGGED_STEP = 0.1
 
@@ -102,17 +106,25 @@ class Serving:
         self._build: BackgroundBuild | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        # Of the last frame, and the one that an engine on the GPU was last asked for.
+        # Of the last frame, and those that an engine on the GPU was asked for.
         self._camera_size: CameraSize | None = None
-        self._asked_size: CameraSize | None = None
+        self._asked_sizes: set[CameraSize] = set()
+        # What serves frames of other sizes than the last one's, by the size that it is for; what
+        # takes any size is under None. All of them, and `_estimator`, are of `_kept_model`.
+        self._kept: OrderedDict[CameraSize | None, DepthEstimator] = OrderedDict()
         self.choice, self.progress, self.warning = choice, "", ""
         # Kept, not read again: the file may have become one that nobody has accepted.
-        self._model = read_model(choice.path)
+        self._kept_model = self._model = read_model(choice.path)
         opened = _open(self._model, choice, None)
         self._estimator, self._wants_gpu = DepthEstimator(opened.engine), opened.wants_gpu
         self._set_warning(opened.warning)
 
     # What serves
+
+    @property
+    def input_size(self) -> CameraSize:
+        """Height and width of the network's input."""
+        return self._model.metadata.height, self._model.metadata.width
 
     def describe(self) -> dict[str, str]:
         """What serves and what is under way, for diagnostics."""
@@ -129,27 +141,60 @@ class Serving:
 
         Args:
             camera_size: height and width of the frame. An engine on the GPU is for one size; that
-                of another one is fetched, or built, meanwhile.
+                of another one is fetched, or built, meanwhile, and both are kept: several cameras
+                may take turns.
 
         Raises:
-            EngineError: the camera has changed, and no engine takes its images.
+            EngineError: no engine takes images of this size.
         """
         with self._lock:
             self._camera_size = camera_size
             new, self._next = self._next, None
-        if new is not None and new.engine.camera_size not in (None, camera_size):
-            new.close()  # of a camera that is gone
-            new = None
-        elif new is None and self._estimator.engine.camera_size not in (None, camera_size):
-            new = DepthEstimator(_without_gpu(self._model, self.choice)[0])
+            model = self._model
         if new is not None:
-            old, self._estimator = self._estimator, new
             self._info(f"{new.engine.describe()} takes over")
-            old.close()
-        known = (self._asked_size, self._estimator.engine.camera_size)
+            if model is not self._kept_model:
+                # What is there is of the model before.
+                self._close_kept()
+                self._kept_model = model
+                self._estimator.close()
+                self._estimator = new
+            else:
+                self._keep(new)
+        if self._estimator.engine.camera_size != camera_size:
+            self._switch(camera_size, new)
+        known = (*self._asked_sizes, self._estimator.engine.camera_size)
         if self._wants_gpu and camera_size not in known:
             self._start(self._fetch, camera_size)
         return self._estimator
+
+    def _switch(self, camera_size: CameraSize, new: DepthEstimator | None) -> None:
+        """Has the best estimator for a size serve that does not serve yet."""
+        old, best = self._estimator, self._kept.pop(camera_size, None)
+        if best is None:
+            if old.engine.camera_size is None:
+                return
+            best = self._kept.pop(None, None)
+        self._estimator = best or DepthEstimator(_without_gpu(self._kept_model, self.choice)[0])
+        if best is new and old.engine.camera_size is None:
+            # It stood in for the one that has come; who else needs it opens it again.
+            old.close()
+        else:
+            self._keep(old)
+
+    def _keep(self, estimator: DepthEstimator) -> None:
+        """Keeps an estimator for frames of another size than the last one's."""
+        size = estimator.engine.camera_size
+        replaced = self._kept.pop(size, None)
+        self._kept[size] = estimator
+        if replaced is None and len(self._kept) > KEPT_SIZES:
+            _, replaced = self._kept.popitem(last=False)
+        if replaced is not None:
+            replaced.close()
+
+    def _close_kept(self) -> None:
+        while self._kept:
+            self._kept.popitem()[1].close()
 
     def replace(self, reason: str) -> DepthEstimator | None:
         """Puts an engine that needs no GPU in the place of one on a GPU that failed.
@@ -163,8 +208,9 @@ class Serving:
         failed = self._estimator.engine
         if not isinstance(failed, TensorRtEngine):
             return None
-        # It may hold all of the memory that there is.
+        # They may hold all of the memory that there is.
         failed.close()
+        self._close_kept()
         self._wants_gpu = False
         engine, _ = _without_gpu(self._model, self.choice)
         engine.declined = (f"tensorrt: {reason}", *engine.declined)
@@ -185,6 +231,7 @@ class Serving:
             thread.join()
         for estimator in filter(None, (self._estimator, self._next)):
             estimator.close()
+        self._close_kept()
         self._next = None
 
     # What takes over
@@ -216,7 +263,7 @@ class Serving:
                 work(argument)
             except _StoppedError:
                 # What comes instead may fail, and then this is still wanted.
-                self._asked_size = None
+                self._asked_sizes.clear()
             finally:
                 self.progress = ""
 
@@ -230,7 +277,7 @@ class Serving:
 
     def _fetch(self, camera_size: CameraSize) -> None:
         """Has an engine on the GPU for a camera's images take over."""
-        self._asked_size = camera_size
+        self._asked_sizes.add(camera_size)
         try:
             engine = self._open_or_build(self._model, self.choice, camera_size)
         except _StoppedError:
@@ -251,14 +298,14 @@ class Serving:
         except _StoppedError:
             raise
         except Exception as error:  # as above
-            self._asked_size = None
+            self._asked_sizes.clear()
             serving = f"{self.choice.path.name} on {self._estimator.engine.describe()} serves on"
             self._set_warning(f"reload of {choice.path.name} is refused: {error}; {serving}")
             return
         with self._lock:
             passed_over, self._next = self._next, DepthEstimator(opened.engine)
             self.choice, self._model, self._wants_gpu = choice, model, opened.wants_gpu
-            self._asked_size = size if opened.engine.camera_size else None
+            self._asked_sizes = {size} if size and opened.engine.camera_size else set()
         self._set_warning(opened.warning)
         if passed_over is not None:
             passed_over.close()

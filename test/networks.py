@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -16,12 +17,12 @@ FOCAL = 100.0
 RED_SCALE = 0.04
 
 
-def document(focal: float = FOCAL) -> dict[str, Any]:
+def document(focal: float = FOCAL, size: tuple[int, int] = (HEIGHT, WIDTH)) -> dict[str, Any]:
     """Valid metadata."""
     return {
         "schema": 1,
         "architecture": "test",
-        "input": {"height": HEIGHT, "width": WIDTH},
+        "input": {"height": size[0], "width": size[1]},
         "training_focal_px": {"fx": focal, "fy": focal},
         "depth_m": {"min": 0.1, "max": 20.0},
         "data": [],
@@ -31,16 +32,25 @@ def document(focal: float = FOCAL) -> dict[str, Any]:
     }
 
 
-def _save(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, Any]) -> Path:
+def _save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, Any],
+    focal: float = FOCAL,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    reduction: int = 2,
+) -> Path:
+    height, width = size
+    depth = [1, height // reduction, width // reduction]
     graph = helper.make_graph(
         nodes,
         "test",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, HEIGHT, WIDTH, 3])],
-        [helper.make_tensor_value_info("depth", TensorProto.FLOAT, [1, HEIGHT // 2, WIDTH // 2])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, height, width, 3])],
+        [helper.make_tensor_value_info("depth", TensorProto.FLOAT, depth)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {"mono_depth": json.dumps(document())})
+    helper.set_model_props(model, {"mono_depth": json.dumps(document(focal, size))})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return path
@@ -63,6 +73,31 @@ def red_channel(path: Path, factor: float = RED_SCALE) -> Path:
         "factor": np.array(factor, np.float32),
     }
     return _save(path, nodes, constants)
+
+
+def two_channels(path: Path, size: tuple[int, int], focal: float) -> Path:
+    """Depth is 256 times the red channel plus the green one, in millimetres, pixel by pixel.
+
+    Args:
+        size: height and width of camera and network.
+        focal: of the camera in pixels, so that nothing is scaled.
+    """
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "weights"], ["parts"]),
+        helper.make_node("ReduceSum", ["parts", "axis"], ["depth"], keepdims=0),
+    ]
+    constants = {
+        "weights": np.array([0.256, 0.001, 0], np.float32),
+        "axis": np.array([3], np.int64),
+    }
+    return _save(path, nodes, constants, focal, size, reduction=1)
+
+
+def to_two_channels(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """The HxWx3 image of which `two_channels` makes HxW metres; 65.535 m where there are more."""
+    code = np.rint(depth.clip(0, 65.535) * 1000).astype(np.uint16)
+    return np.stack([code >> 8, code & 255, np.zeros_like(code)], axis=-1).astype(np.uint8)
 
 
 def not_finite(path: Path) -> Path:

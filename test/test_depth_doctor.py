@@ -234,7 +234,7 @@ def test_compressed_images_two_cameras_and_a_clock_are_found(rig: Rig, tmp_path:
 @pytest.mark.slow
 def test_incompatible_qos_two_nodes_and_an_inactive_one_are_found(tmp_path: Path) -> None:
     model = networks.red_channel(tmp_path / "red.onnx")
-    overrides = {
+    overrides: dict[str, Any] = {
         "qos_overrides./image_raw.subscription.reliability": "reliable",
         "qos_overrides./depth/image_rect.publisher.reliability": "best_effort",
     }
