@@ -80,6 +80,9 @@ INFO_WAIT_S = 0.1
 REPEAT_ERROR_S, OTHER_ERROR_S = 5.0, 1.0
 # After a signal, a frame or a model that is being loaded is given this long to be finished.
 LEAVE_S = 1.0
+# A thread that waits for Python's lock gets it after this long, of 5 ms by default: two threads make
+# the outputs of a frame in less than twice that.
+SWITCH_S = 0.0005
 # How often to look who subscribes. Events of publishers would tell sooner, but every one of them
 # costs each wait of the executor, and Humble has none.
 DEMAND_PERIOD_S = 0.2
@@ -664,6 +667,7 @@ def main(argv: list[str] | None = None) -> int:
         args = parser.parse_args(remove_ros_args(["depth_node", *arguments])[1:])
     except RuntimeError as error:
         return _refuse(error)
+    sys.setswitchinterval(SWITCH_S)
     leave: Future[None] = Future()
     ended = threading.Event()
     # Python calls these in the main thread, which therefore only waits for them: a long frame, or a
