@@ -2,7 +2,7 @@
 
 Needs rtabmap_slam and rtabmap_odom. The depth node runs beside it:
     ros2 launch mono_depth_ros depth.launch.py image_topic:=/camera/image_raw ...
-    ros2 launch examples/rtabmap.launch.py frame_id:=base_link visual_odometry:=false
+    ros2 launch examples/rtabmap.launch.py visual_odometry:=false odom_frame_id:=odom
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from launch.actions import DeclareLaunchArgument
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 # rgb/image is the rectified image, of which depth/camera_info is the calibration: the pixels that
 # depth belongs to.
@@ -32,6 +33,9 @@ def generate_launch_description() -> LaunchDescription:
             "approx_sync": False,
         }
     ]
+    # Exact synchronisation takes in a topic of odometry, and a robot's own has other stamps than
+    # the images; tf has it for any stamp.
+    odom_frame = ParameterValue(LaunchConfiguration("odom_frame_id"), value_type=str)
     return LaunchDescription(
         [
             DeclareLaunchArgument(
@@ -40,7 +44,12 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "visual_odometry",
                 default_value="true",
-                description="false if the robot publishes odom and its tf itself",
+                description="false if the robot has odometry; then set odom_frame_id, too",
+            ),
+            DeclareLaunchArgument(
+                "odom_frame_id",
+                default_value="",
+                description="tf frame of the robot's own odometry (empty: that of visual odometry)",
             ),
             DeclareLaunchArgument(
                 "namespace", default_value="", description="namespace of the depth node"
@@ -58,7 +67,7 @@ def generate_launch_description() -> LaunchDescription:
                 package="rtabmap_slam",
                 executable="rtabmap",
                 namespace=LaunchConfiguration("namespace"),
-                parameters=parameters,
+                parameters=[*parameters, {"odom_frame_id": odom_frame}],
                 remappings=REMAPPINGS,
                 # Starts a new map each time.
                 arguments=["-d"],

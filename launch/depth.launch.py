@@ -39,6 +39,12 @@ OVERRIDES: dict[str, tuple[type, str]] = {
     "base_frame": (str, "tf frame on the ground that tells how the camera is held"),
     "camera_height": (float, "metres of the lens above the ground, where base_frame is not set"),
     "camera_pitch_deg": (float, "how far the camera looks down, where base_frame is not set"),
+    "camera_roll_deg": (
+        float,
+        "how far it leans to the right, where base_frame is not set",
+    ),
+    "fallback_hfov_deg": (float, "horizontal field of view to assume without a calibration"),
+    "publish_tf": (bool, "publish the static frames of the profile, and the level frame of scan"),
     "autostart": (bool, "false waits for a lifecycle manager to configure and activate the node"),
     "use_sim_time": (bool, "take the time from /clock"),
 }

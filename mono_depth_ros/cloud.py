@@ -14,6 +14,7 @@ from mono_depth_ros.mounting import Mounting
 # Little-endian float32 x, y, z and packed 0x00RRGGBB, the layout of PCL's PointXYZRGB without its
 # padding: https://pointclouds.org/documentation/structpcl_1_1_point_x_y_z_r_g_b.html
 POINT_STEP = 16
+_RGB = np.uint32(0x00FFFFFF)
 DTYPE = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
 
 
@@ -94,6 +95,15 @@ class CloudBuilder:
             depth = self._limited
         return depth
 
+    def _strided(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Every `stride`-th row and column of an image, contiguous."""
+        s = self.stride
+        if s == 1 or image.shape[0] % s or image.shape[1] % s:
+            return np.ascontiguousarray(image[::s, ::s])
+        # The same pixels, five times as fast.
+        size = (self.width, self.height)
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+
     def build(
         self,
         depth: npt.NDArray[np.float32],
@@ -138,7 +148,8 @@ class CloudBuilder:
             np.add(z, depth, out=z)
         np.multiply(z, self._rays_x, out=x)
         np.multiply(z, self._rays_y, out=y)
-        cv2.cvtColor(np.ascontiguousarray(image[::s, ::s]), cv2.COLOR_RGB2BGRA, dst=self._bgra)
-        self._bgra[..., 3] = 0
-        cv2.merge((x, y, z, self._bgra.view(np.float32)[..., 0]), dst=out)
+        cv2.cvtColor(self._strided(image), cv2.COLOR_RGB2BGRA, dst=self._bgra)
+        packed = self._bgra.view(np.uint32)[..., 0]
+        np.bitwise_and(packed, _RGB, out=packed)
+        cv2.merge((x, y, z, packed.view(np.float32)), dst=out)
         return out.view(DTYPE)[..., 0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import struct
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from mono_depth_ros.output_profiles import PROFILES, CloudLayout, Topic, profile
 from mono_depth_ros.panel import Panel, SideBySide
 from mono_depth_ros.ply import write_ply
 from mono_depth_ros.ros_process import RosProcess, dds_environment, private_domain
+from mono_depth_ros.stamp_matching import stamp_of
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -104,15 +104,6 @@ class Recording:
     engine: str = ""
     engine_ms: float = float("nan")
     offers: list[Offer] = field(default_factory=list)
-
-
-def stamp_of(serialised: bytes) -> int:
-    """Nanoseconds of a serialised message that starts with a std_msgs/Header.
-
-    CDR: four bytes of encapsulation, then int32 seconds and uint32 nanoseconds.
-    """
-    sec, nanosec = struct.unpack_from("<iI", serialised, 4)
-    return int(sec) * 1_000_000_000 + int(nanosec)
 
 
 def heard_topics(profile: str) -> list[Topic]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import struct
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +49,7 @@ from mono_depth_ros.health import Level
 from mono_depth_ros.image_encoding import compressed_to_rgb, image_to_rgb
 from mono_depth_ros.json_file import write_json
 from mono_depth_ros.ros_process import dds_environment
+from mono_depth_ros.stamp_matching import stamp_of
 
 try:
     from tf2_msgs.msg import TFMessage
@@ -152,7 +152,7 @@ class Observer:
 
     def _recorder(self, recording: _Recording) -> Callable[[bytes], None]:
         def record(raw: bytes) -> None:
-            recording.stamps_ns.append(stamp_ns(raw))
+            recording.stamps_ns.append(stamp_of(raw))
             recording.wall_ns.append(time.time_ns())
             recording.clock_ns.append(self._clock_ns[-1] if self._clock_ns else 0)
             recording.last = raw
@@ -346,16 +346,6 @@ def _full_name(name: str, namespace: str) -> str:
 def _result(future: Any) -> Any:
     """What a service has answered; None if it has not."""
     return future.result() if future is not None and future.done() else None
-
-
-def stamp_ns(raw: bytes) -> int:
-    """The stamp of a serialised message that begins with a header, in nanoseconds.
-
-    Four bytes of encapsulation, the second of which says little-endian if odd, then seconds and
-    nanoseconds (CDR: OMG DDSI-RTPS 2.3, clause 10).
-    """
-    seconds, nanoseconds = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 def _picture(heard: _Recording) -> Picture | None:

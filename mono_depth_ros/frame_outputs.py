@@ -6,8 +6,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, TypeAlias, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ from rclpy.publisher import Publisher
 from std_msgs.msg import Header
 
 from mono_depth_ros import messages
+from mono_depth_ros.camera import CameraModel
 from mono_depth_ros.cloud import CloudBuilder
 from mono_depth_ros.colormap import colorize
 from mono_depth_ros.confidence import ConfidenceEstimator
@@ -35,47 +38,53 @@ _FROM_RGB = {"bgr8": cv2.COLOR_RGB2BGR, "bgra8": cv2.COLOR_RGB2BGRA}
 # At these the cloud's limits limit nothing, and how the camera is held need not be known.
 _NO_RANGES, _NO_HEIGHTS = (0.0, 1000.0), (-100.0, 100.0)
 _ALL = (-math.inf, math.inf)
+_NO_DEPTH = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A frame and what its messages are made with.
+    """An image, and what its messages are made with.
 
     Attributes:
-        frame: the estimate.
+        image: HxWx3 uint8 RGB, rectified.
+        camera: intrinsics of it.
         header: of the image.
         values: all parameters.
         period: seconds between frames; 0 where not known.
+        depth: HxW float32, as in `DepthFrame`; empty before the estimate.
     """
 
-    frame: DepthFrame
+    image: npt.NDArray[np.uint8]
+    camera: CameraModel
     header: Header
     values: Mapping[str, Any]
     period: float
+    depth: npt.NDArray[np.float32] = field(default_factory=lambda: _NO_DEPTH)
 
 
-# Urgent ones first, laborious ones last. Those of a line share their work.
-_ORDER = (
+# These need no depth, and go out while the network runs.
+_WITHOUT_DEPTH = ("depth_info", "image_info", "right_info", "image")
+# The others: those of a line share their work. What takes longest is begun first.
+_WITH_DEPTH = (
     ("depth",),
-    ("depth_info", "image_info", "right_info"),
+    ("points",),
+    ("confidence",),
     ("scan",),
-    ("image",),
-    ("disparity",),
     ("depth_color",),
     ("obstacles", "clearing"),
-    ("confidence",),
-    ("points",),
+    ("disparity",),
 )
-_PLACE = {output: place for place, outputs in enumerate(_ORDER) for output in outputs}
+_PLACE = {output: place for place, outputs in enumerate(_WITH_DEPTH) for output in outputs}
 
-Wanted = list[tuple[Topic, Publisher[Any]]]
+# As text: Publisher takes no type argument before Kilted.
+Wanted: TypeAlias = "list[tuple[Topic, Publisher[Any]]]"
 
 
 class FrameOutputs:
     """Publishes frames on the topics of a profile.
 
-    The caller's thread begins with what is urgent, another one with what takes long, until they
-    meet: NumPy, OpenCV and the middleware all work without Python's lock.
+    Two threads fill the messages: NumPy and OpenCV work without Python's lock. rclpy publishes with
+    it, so that two threads would gain nothing there, and whoever computes would wait.
 
     Args:
         profile: says what is in the messages.
@@ -127,44 +136,66 @@ class FrameOutputs:
             if publisher.get_subscription_count() > 0 and topic.output not in switched_off
         ]
 
-    def publish(self, wanted: Wanted, shot: Shot) -> str:
+    def publish(
+        self, wanted: Wanted, shot: Shot, estimate: Callable[[], DepthFrame]
+    ) -> tuple[DepthFrame, str]:
         """Publishes a frame.
 
         Args:
             wanted: of `wanted`.
+            shot: without depth.
+            estimate: gives it; called once, and what it raises is raised.
 
         Returns:
-            Why some of it could not be published; empty if all was.
+            The estimate; and why some of the frame could not be published, empty if all was.
         """
         self._made.clear()
-        places: dict[int, Wanted] = {}
-        for topic, publisher in wanted:
-            places.setdefault(_PLACE[topic.output], []).append((topic, publisher))
-        groups = deque(places[place] for place in sorted(places))
         missing: list[str] = []
-
-        def publish(take: Callable[[], Wanted]) -> None:
-            while True:
-                try:
-                    group = take()
-                except IndexError:
-                    return
-                for topic, publisher in group:
-                    try:
-                        publisher.publish(self._message(topic, shot))
-                    except ValueError as error:
-                        missing.append(f"{publisher.topic_name}: {error}")
-
-        other = self._helper.submit(publish, groups.pop) if len(groups) > 1 else None
+        early = [entry for entry in wanted if entry[0].output in _WITHOUT_DEPTH]
+        other = self._helper.submit(self._publish, early, shot, missing)
         try:
-            publish(groups.popleft)
+            frame = estimate()
         finally:
-            if other is not None:
+            other.result()
+        shot = replace(shot, depth=frame.depth)
+        places: dict[int, Wanted] = {}
+        for entry in wanted:
+            if entry[0].output in _PLACE:
+                places.setdefault(_PLACE[entry[0].output], []).append(entry)
+        # What others make something of need not wait for the pictures.
+        self._publish(places.pop(_PLACE["depth"], []), shot, missing)
+        groups = deque(places[place] for place in sorted(places))
+        late = list(chain.from_iterable(groups))
+        if len(groups) > 1:
+            other = self._helper.submit(self._fill, groups, shot)
+            try:
+                self._fill(groups, shot)
+            finally:
                 other.result()
-        return missing[0] if missing else ""
+        self._publish(late, shot, missing)
+        return frame, missing[0] if missing else ""
 
-    def _message(self, topic: Topic, shot: Shot) -> Any:
-        """The message of a topic; topics with the same content share it but for the header.
+    def _fill(self, groups: deque[Wanted], shot: Shot) -> None:
+        """Fills messages until none are left, which other threads do, too."""
+        with suppress(IndexError):
+            while True:
+                for topic, _ in groups.popleft():
+                    with suppress(ValueError):  # it comes again when it is to be published
+                        self._content(topic, shot)
+
+    def _publish(self, topics: Wanted, shot: Shot, missing: list[str]) -> None:
+        """Publishes on topics, and notes what cannot be made as things are."""
+        for topic, publisher in topics:
+            header = shot.header
+            if topic.frame and topic.frame != header.frame_id:
+                header = Header(stamp=header.stamp, frame_id=topic.frame)
+            try:
+                publisher.publish(self._content(topic, shot)(header))
+            except ValueError as error:
+                missing.append(f"{publisher.topic_name}: {error}")
+
+    def _content(self, topic: Topic, shot: Shot) -> Callable[[Header], Any]:
+        """A message but for its header, filled once a frame for all topics with the same content.
 
         Raises:
             ValueError: it cannot be made as things are; names the remedy.
@@ -172,18 +203,26 @@ class FrameOutputs:
         content = topic.output, topic.encoding, topic.cloud
         if content not in self._made:
             self._made[content] = self._makers[topic.output](shot, topic)
-        frame_id = topic.frame or shot.header.frame_id
-        return self._made[content](Header(stamp=shot.header.stamp, frame_id=frame_id))
+        return self._made[content]
 
     def _keep(self, name: str, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` makes, made again only when `key` has changed."""
+        """What `make` makes, made again only when `key` has changed.
+
+        Raises:
+            ValueError: as `make`, which is not tried again with the same key.
+        """
         if name not in self._kept or self._kept[name][0] != key:
-            self._kept[name] = (key, make())
-        kept: T = self._kept[name][1]
-        return kept
+            try:
+                self._kept[name] = (key, make())
+            except ValueError as error:
+                self._kept[name] = (key, error)
+        kept = self._kept[name][1]
+        if isinstance(kept, ValueError):
+            raise kept.with_traceback(None)
+        return cast(T, kept)
 
     def _image_message(self, name: str, shot: Shot, encoding: str) -> messages.ImageMessage:
-        height, width = shot.frame.depth.shape
+        height, width = shot.camera.height, shot.camera.width
         return self._keep(
             f"{name} {encoding}",
             (height, width),
@@ -220,9 +259,9 @@ class FrameOutputs:
         encoding = topic.encoding or shot.values["depth_encoding"]
         message = self._image_message("depth", shot, encoding)
         if encoding == "32FC1":
-            np.copyto(message.pixels, shot.frame.depth)
+            np.copyto(message.pixels, shot.depth)
         else:
-            np.copyto(message.pixels, millimetres(shot.frame.depth))
+            np.copyto(message.pixels, millimetres(shot.depth))
         return message.message
 
     def _info(self, shot: Shot, topic: Topic) -> Callable[[Header], Any]:
@@ -232,13 +271,13 @@ class FrameOutputs:
         return self._camera_info(shot, shot.values["disparity_baseline"])
 
     def _camera_info(self, shot: Shot, baseline: float) -> Callable[[Header], Any]:
-        camera, profile = shot.frame.camera, self._profile
+        camera, profile = shot.camera, self._profile
         return lambda header: messages.camera_info_message(
             camera, header, baseline, profile.distortion_model, profile.coefficients
         )
 
     def _points(self, shot: Shot, topic: Topic) -> Callable[[Header], Any]:
-        values, camera = shot.values, shot.frame.camera
+        values, camera = shot.values, shot.camera
         ranges = values["cloud.min_range"], values["cloud.max_range"]
         heights = values["cloud.min_height"], values["cloud.max_height"]
         mounting = None if heights == _NO_HEIGHTS else self._mounting(shot)
@@ -259,39 +298,39 @@ class FrameOutputs:
             return builder, messages.CloudMessage(builder.height, builder.width, topic.cloud)
 
         builder, message = self._keep(f"points {topic.cloud}", key, make)
-        builder.build(shot.frame.depth, shot.frame.image, out=message.points)
+        builder.build(shot.depth, shot.image, out=message.points)
         return message.message
 
     def _depth_color(self, shot: Shot, topic: Topic) -> Callable[[Header], Any]:
         message = self._image_message("depth_color", shot, "bgr8")
         low, high = shot.values["min_depth"], shot.values["max_depth"]
-        colorize(shot.frame.depth, low, high, out=message.pixels)
+        colorize(shot.depth, low, high, out=message.pixels)
         return message.message
 
     def _image(self, shot: Shot, topic: Topic) -> Callable[[Header], Any]:
         message = self._image_message("image", shot, topic.encoding)
         if topic.encoding == "rgb8":
-            np.copyto(message.pixels, shot.frame.image)
+            np.copyto(message.pixels, shot.image)
         else:
-            cv2.cvtColor(shot.frame.image, _FROM_RGB[topic.encoding], dst=message.pixels)
+            cv2.cvtColor(shot.image, _FROM_RGB[topic.encoding], dst=message.pixels)
         return message.message
 
     def _disparity(self, shot: Shot, topic: Topic) -> Callable[[Header], Any]:
-        camera, baseline = shot.frame.camera, shot.values["disparity_baseline"]
+        camera, baseline = shot.camera, shot.values["disparity_baseline"]
         limits = (shot.values["min_depth"], shot.values["max_depth"])
         message = self._keep(
             "disparity",
             (camera, baseline, limits),
             lambda: messages.DisparityMessage(camera, baseline, limits),
         )
-        disparity(shot.frame.depth, camera.fx, baseline, out=message.pixels)
+        disparity(shot.depth, camera.fx, baseline, out=message.pixels)
         return message.message
 
     def _confidence(self, shot: Shot, topic: Topic) -> Callable[[Header], Any]:
-        camera = shot.frame.camera
+        camera = shot.camera
         confidence = self._keep("confidence", camera, lambda: ConfidenceEstimator(camera))
         message = self._image_message("confidence", shot, "32FC1")
-        confidence(shot.frame.depth, shot.frame.image, out=message.pixels)
+        confidence(shot.depth, shot.image, out=message.pixels)
         unsure, sure = self._profile.confidence
         if (unsure, sure) != (0.0, 1.0):
             np.multiply(message.pixels, np.float32(sure - unsure), out=message.pixels)
@@ -299,7 +338,7 @@ class FrameOutputs:
         return message.message
 
     def _scan(self, shot: Shot, topic: Topic) -> Callable[[Header], Any]:
-        values, camera, mounting = shot.values, shot.frame.camera, self._mounting(shot)
+        values, camera, mounting = shot.values, shot.camera, self._mounting(shot)
         heights = values["scan.min_height"], values["scan.max_height"]
         limits = values["min_depth"], values["max_depth"]
         builder = self._keep(
@@ -307,7 +346,7 @@ class FrameOutputs:
             (camera, mounting, heights, limits),
             lambda: ScanBuilder(camera, mounting, *heights, *limits),
         )
-        ranges = builder.build(shot.frame.depth)
+        ranges = builder.build(shot.depth)
         angles = builder.angle_min, builder.angle_max, builder.angle_increment
         frame = level_frame(self._camera_frame(shot), mounting)
         if self._publish_tf:
@@ -330,7 +369,7 @@ class FrameOutputs:
     def _clouds(self, shot: Shot) -> tuple[Points, Points]:
         """Both obstacle clouds, made once a frame."""
         if self._clouds_of is None or self._clouds_of[0] is not shot:
-            values, camera, mounting = shot.values, shot.frame.camera, self._mounting(shot)
+            values, camera, mounting = shot.values, shot.camera, self._mounting(shot)
             heights = values["obstacles.min_height"], values["obstacles.max_height"]
             reach, stride = values["obstacles.max_range"], values["obstacles.stride"]
             builder = self._keep(
@@ -338,5 +377,5 @@ class FrameOutputs:
                 (camera, mounting, heights, reach, stride),
                 lambda: ObstacleClouds(camera, mounting, *heights, reach, stride),
             )
-            self._clouds_of = (shot, builder.build(shot.frame.depth))
+            self._clouds_of = (shot, builder.build(shot.depth))
         return self._clouds_of[1]

@@ -27,7 +27,7 @@ class Observation:
     Attributes:
         name: of the node, fully qualified.
         image_topic: resolved.
-        active: between activate and deactivate.
+        configured, active: between configure and cleanup, between activate and deactivate.
         wanted: somebody subscribes to an output.
         namesakes: other nodes of the same name.
         image_publishers: on `image_topic`.
@@ -43,6 +43,7 @@ class Observation:
 
     name: str
     image_topic: str
+    configured: bool = True
     active: bool = True
     wanted: bool = True
     namesakes: int = 0
@@ -69,7 +70,8 @@ def assess(seen: Observation) -> tuple[Level, str]:
     if seen.warning:
         return Level.WARN, seen.warning
     if not seen.active:
-        return Level.OK, f"not active; ros2 lifecycle set {seen.name} activate"
+        step = "activate" if seen.configured else "configure"
+        return Level.OK, f"not active; ros2 lifecycle set {seen.name} {step}"
     if not seen.wanted:
         if not seen.image_publishers:
             return Level.WARN, _no_publisher(seen.image_topic)
@@ -99,7 +101,8 @@ def _assess_frames(seen: Observation) -> tuple[Level, str]:
             else "set use_sim_time where a simulator or bag publishes /clock, or synchronise clocks"
         )
         return Level.WARN, (
-            f"images are stamped {seen.latency_s:.0f} s before they are published: another clock;"
+            f"images are stamped {abs(seen.latency_s):.0f} s"
+            f" {'before' if seen.latency_s > 0 else 'after'} they are published: another clock;"
             f" {remedy}"
         )
     if seen.invalid_share is not None and seen.invalid_share > MOSTLY_INVALID:

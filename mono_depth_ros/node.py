@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,9 @@ INFO_WAIT_S = 0.1
 REPEAT_ERROR_S, OTHER_ERROR_S = 5.0, 1.0
 # After a signal, a frame or a model that is being loaded is given this long to be finished.
 LEAVE_S = 1.0
-# A thread that waits for Python's lock gets it after this long, of 5 ms by default: two threads make
-# the outputs of a frame in less than twice that.
-SWITCH_S = 0.0005
+# A thread that waits for Python's lock gets it after this long; the default is 5 ms, and several
+# threads hand a frame on to each other.
+SWITCH_S = 0.0001
 # How often to look who subscribes. Events of publishers would tell sooner, but every one of them
 # costs each wait of the executor, and Humble has none.
 DEMAND_PERIOD_S = 0.2
@@ -164,6 +164,7 @@ class DepthNode(LifecycleNode):
         self._rgb: npt.NDArray[np.uint8] | None = None
         self._rectifier: tuple[Calibration, Rectifier] | None = None
         self._scale_source = ""
+        self._period = 0.0
         for spec in PARAMETERS:
             parameter = self.declare_parameter(spec.name, spec.default, _descriptor(spec))
             self._values[spec.name] = spec.value(parameter.value)
@@ -271,7 +272,7 @@ class DepthNode(LifecycleNode):
         self._serving = self._depth_worker.open(self, self._choice(), logger.info, logger.warning)
         profile = PROFILES[values["profile"]]
         name = values["camera_name"] or self._camera_name
-        topics = profile_topics(profile, name)
+        topics = self._not_heard(profile_topics(profile, name))
         outputs = [(topic, self._publisher(topic)) for topic in topics]
         self._outputs = FrameOutputs(profile, outputs, self._tf, values["publish_tf"])
         if values["publish_tf"]:
@@ -281,6 +282,27 @@ class DepthNode(LifecycleNode):
         for key, value in self._serving.describe().items():
             logger.info(f"{key}: {value}")
         logger.info(f"model: {self._serving.choice.path}")
+
+    def _not_heard(self, topics: Sequence[Topic]) -> list[Topic]:
+        """Those topics that the node does not listen to.
+
+        An image that is called image_rect, or that a driver's profile calls its own, is there
+        already: a node that published it as well would listen to itself.
+
+        Raises:
+            ValueError: it would listen to its own depth.
+        """
+        inputs = {self.resolve_topic_name(n) for n in (self._image_topic(), "camera_info")}
+        kept = []
+        for topic in topics:
+            name = self.resolve_topic_name(topic.name)
+            if name not in inputs:
+                kept.append(topic)
+            elif topic.output == "depth":
+                raise ValueError(f"{name} is an input and depth as well; remap either")
+            else:
+                self.get_logger().info(f"{name} is not published: it is an input")
+        return kept
 
     def _publisher(self, topic: Topic) -> Publisher[Any]:
         qos = QoSProfile(
@@ -407,6 +429,7 @@ class DepthNode(LifecycleNode):
         for publisher in self._output_publishers:
             self.destroy_publisher(publisher)
         self._output_publishers = []
+        self._tf.forget()
         self._serving = None
         self._depth_worker.release(self)
         self._configured = False
@@ -430,11 +453,15 @@ class DepthNode(LifecycleNode):
 
     def _work(self, message: Image | CompressedImage) -> None:
         outputs, values = self._outputs, self._values
-        if outputs is None or not (wanted := outputs.wanted(values)):
+        if outputs is None:
             return
         try:
-            shot = self._shot(message, values)
-            self._missing = outputs.publish(wanted, shot)
+            if not (wanted := outputs.wanted(values)):
+                return
+            shot, outside = self._shot(message, values)
+            frame, self._missing = outputs.publish(
+                wanted, shot, lambda: self._estimate(shot.image, shot.camera, outside, values)
+            )
         except (ValueError, EngineError) as error:
             self._statistics.on_failed()
             self._report(str(error))
@@ -444,7 +471,6 @@ class DepthNode(LifecycleNode):
                 self._statistics.on_failed()
                 self._report(_unexpected(error))
             return
-        frame = shot.frame
         if frame.non_finite:
             self._report(
                 f"the network returned {frame.non_finite} non-finite values;"
@@ -462,12 +488,13 @@ class DepthNode(LifecycleNode):
             )
         )
 
-    def _shot(self, message: Image | CompressedImage, values: dict[str, Any]) -> Shot:
-        """The estimate for an image.
+    def _shot(
+        self, message: Image | CompressedImage, values: dict[str, Any]
+    ) -> tuple[Shot, npt.NDArray[np.bool_] | None]:
+        """The rectified image of a message, and a mask of pixels that it does not cover.
 
         Raises:
             ValueError: the image or its calibration cannot be used.
-            EngineError: no engine answers.
         """
         if isinstance(message, CompressedImage):
             image = messages.compressed_to_rgb(message, out=self._rgb)
@@ -478,9 +505,8 @@ class DepthNode(LifecycleNode):
         camera, rectifier = self._camera(message, image.shape[1], image.shape[0])
         if rectifier is not None:
             image = rectifier(image)
-        frame = self._estimate(image, camera, rectifier.outside if rectifier else None, values)
-        period = self._statistics.arrival_period() or 0.0
-        return Shot(frame, message.header, values, period)
+        shot = Shot(image, camera, message.header, values, self._period)
+        return shot, rectifier.outside if rectifier else None
 
     def _estimate(
         self,
@@ -586,6 +612,8 @@ class DepthNode(LifecycleNode):
         now, statistics, serving = time.monotonic(), self._statistics, self._serving
         summary = statistics.summary(now)
         topic = self.resolve_topic_name(self._image_topic())
+        period = statistics.arrival_period()
+        self._period = period or 0.0
         with self._error_lock:
             error = self._error
         latency = summary.get("latency_ms_p50")
@@ -593,6 +621,7 @@ class DepthNode(LifecycleNode):
             Observation(
                 name=self.get_fully_qualified_name(),
                 image_topic=topic,
+                configured=self._configured,
                 active=self._active,
                 wanted=self._image_input is not None,
                 namesakes=self._namesakes(),
@@ -601,7 +630,7 @@ class DepthNode(LifecycleNode):
                 warning=serving.warning if serving is not None else "",
                 missing=self._missing,
                 silence_s=statistics.seconds_since_arrival(now),
-                period_s=statistics.arrival_period(),
+                period_s=period,
                 latency_s=None if latency is None else latency * 1e-3,
                 invalid_share=summary.get("invalid_share"),
                 sim_time=bool(self.get_parameter("use_sim_time").value),

@@ -15,6 +15,7 @@ import numpy as np
 
 from mono_depth_ros.output_profiles import OUTPUTS, PROFILES
 from mono_depth_ros.ros_process import RosProcess, dds_environment, private_domain
+from mono_depth_ros.stamp_matching import stamp_of
 
 START_S = 120.0
 # Uncounted: caches fill, clocks rise, the allocator settles.
@@ -165,7 +166,6 @@ class _Listener:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import qos_profile_sensor_data
 
-        from mono_depth_ros.demo import stamp_of
         from mono_depth_ros.node import MESSAGE_TYPES
 
         self._processes = processes

@@ -74,6 +74,7 @@ class ScanBuilder:
         near, far, looks = near[self._rows], far[self._rows], looks[self._rows]
         angles = np.arctan2(left, forward)[self._rows]
         self._set_bins(angles, looks)
+        self._blind = self._reach(far * horizontal[self._rows], looks) < range_max * (1 - 1e-6)
         # A pixel that cannot see the band says nothing: NaN.
         self._horizontal = np.where(looks, horizontal[self._rows], np.nan).astype(np.float32)
         # From inside the band, a ray begins in it, and all nearer depth is in it too: -Inf as well.
@@ -115,6 +116,16 @@ class ScanBuilder:
         self._sorted = np.empty(order.size, np.float32)
         self._bins, self._starts = np.unique(bins[order], return_index=True)
 
+    def _reach(
+        self, ranges: npt.NDArray[np.float64], looks: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float64]:
+        """How far each bin sees the band, given where each pixel's ray (hxW) leaves it."""
+        starts = np.arange(0, ranges.shape[0], self._block)
+        furthest = np.maximum.reduceat(np.where(looks, ranges, 0), starts).ravel()[self._order]
+        reach = np.full(self.size, np.inf)
+        reach[self._bins] = np.maximum.reduceat(furthest, self._starts)
+        return reach
+
     def build(
         self, depth: npt.NDArray[np.float32], out: npt.NDArray[np.float32] | None = None
     ) -> npt.NDArray[np.float32]:
@@ -125,10 +136,10 @@ class ScanBuilder:
             out: (`size`,) float32 to fill; None allocates.
 
         Returns:
-            (`size`,) float32 horizontal metres (REP 117): +Inf where nothing is in the band and
-            within `range_max`, -Inf where something is nearer than `range_min` or than the camera
-            can tell, NaN where nothing is known. What is too near for a camera outside the band is
-            not known to be in it.
+            (`size`,) float32 horizontal metres (REP 117): +Inf where nothing is in the band within
+            `range_max` and the camera sees it up to there, -Inf where something is nearer than
+            `range_min` or than the camera can tell, NaN where nothing is known. What is too near
+            for a camera outside the band is not known to be in it.
 
         Raises:
             ValueError: the size is not the camera's.
@@ -147,6 +158,8 @@ class ScanBuilder:
         np.take(self._blocks, self._order, out=self._sorted, mode="clip")
         out[self._bins] = np.fmin.reduceat(self._sorted, self._starts)
         out[out < self.range_min] = -np.inf
+        # Looking down, it may see the band up to a few metres only: beyond, who knows.
+        out[self._blind & np.isposinf(out)] = np.nan
         return out
 
     def _reduce(self, depth: npt.NDArray[np.float32], row: int) -> None:

@@ -244,7 +244,11 @@ class Serving:
             ModelError: there is no such model file.
             EngineError: a reload is under way already.
         """
-        if not choice.path.is_file():
+        try:
+            is_there = choice.path.is_file()
+        except OSError as error:  # such as a folder on the way that may not be entered
+            raise ModelError(f"{choice.path}: {error.strerror}; set the parameter model") from None
+        if not is_there:
             raise ModelError(f"{choice.path}: no such model file; set the parameter model")
         with self._lock:
             build, thread = self._build, self._thread

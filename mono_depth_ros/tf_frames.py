@@ -113,6 +113,14 @@ class TfFrames:
             transforms = [self._message(frame) for frame in self._sent.values()]
             self._publisher.publish(TFMessage(transforms=transforms))
 
+    def forget(self) -> None:
+        """Takes back what was sent."""
+        with self._lock:
+            self._sent = {}
+            if self._publisher is not None:
+                self._node.destroy_publisher(self._publisher)
+                self._publisher = None
+
     def _message(self, frame: StaticFrame) -> TransformStamped:
         message = TransformStamped(child_frame_id=frame.child)
         message.header.frame_id = frame.parent

@@ -12,10 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from rclpy.serialization import serialize_message
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from sensor_msgs.msg import PointCloud2, PointField
 
-from mono_depth_ros.demo import Offer, Recording, optical_points, stamp_of, summarise, topics_table
+from mono_depth_ros.demo import Offer, Recording, optical_points, summarise, topics_table
 from mono_depth_ros.output_profiles import CloudLayout
 
 ROOT = Path(__file__).parent.parent
@@ -31,12 +30,6 @@ def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=280,
         check=False,
     )
-
-
-def test_stamp_is_read_from_the_serialised_message() -> None:
-    message = Image(encoding="mono8")
-    message.header.stamp.sec, message.header.stamp.nanosec = 1234567890, 987654321
-    assert stamp_of(serialize_message(message)) == 1234567890987654321
 
 
 def test_summary_figures() -> None:

@@ -30,6 +30,7 @@ from mono_depth_ros import depth_doctor
 from mono_depth_ros.doctor import host
 from mono_depth_ros.messages import camera_info_message, image_message
 from mono_depth_ros.ros_process import RosProcess, process_environment
+from mono_depth_ros.stamp_matching import stamp_of
 
 DOMAIN = 91 + os.getpid() % 3
 EMPTY_DOMAIN, OTHER_DOMAIN = DOMAIN + 3, DOMAIN + 6
@@ -355,9 +356,9 @@ def test_the_stamp_is_read_from_a_serialised_message(kind: type) -> None:
     message = kind(header=Header(frame_id="abc"))
     message.header.stamp.sec, message.header.stamp.nanosec = -3, 4_000_000_000
     raw = serialize_message(message)
-    assert depth_doctor.stamp_ns(raw) == -3 * 10**9 + 4_000_000_000
+    assert stamp_of(raw) == -3 * 10**9 + 4_000_000_000
     big_endian = b"\x00\x00\x00\x00" + struct.pack(">iI", 7, 8)
-    assert depth_doctor.stamp_ns(big_endian) == 7_000_000_008
+    assert stamp_of(big_endian) == 7_000_000_008
 
 
 def test_an_endpoint_is_traced_to_this_process_and_its_segment() -> None:

@@ -20,6 +20,7 @@ from std_msgs.msg import Header
 from stereo_msgs.msg import DisparityImage
 
 from mono_depth_ros.camera import CameraModel
+from mono_depth_ros.engines import EngineError
 from mono_depth_ros.estimator import DepthFrame
 from mono_depth_ros.frame_outputs import FrameOutputs, Shot
 from mono_depth_ros.messages import depth_to_array
@@ -73,8 +74,11 @@ class Desk:
         image = np.zeros((*depth.shape, 3), np.uint8)
         image[..., 0] = 7
         frame = DepthFrame(depth, image, CAMERA, 0.0, 0.0, 0.0, 0, depth.size)
-        shot = Shot(frame, header, self.values, 0.05)
-        return self.outputs.publish(self.outputs.wanted(self.values), shot), header
+        shot = Shot(image, CAMERA, header, self.values, 0.05)
+        wanted = self.outputs.wanted(self.values)
+        estimate, missing = self.outputs.publish(wanted, shot, lambda: frame)
+        assert estimate is frame
+        return missing, header
 
     def received(self, header: Header, *names: str) -> list[Any]:
         """The messages of these topics with the stamp of a header."""
@@ -166,9 +170,27 @@ def test_what_is_unexpected_reaches_the_caller_from_either_thread(
     wanted = made.outputs.wanted(made.values)
     made.node.destroy_publisher(made.publishers[broken])
     frame = DepthFrame(wall(), np.zeros((48, 64, 3), np.uint8), CAMERA, 0, 0, 0, 0, 48 * 64)
-    shot = Shot(frame, Header(), made.values, 0.0)
+    shot = Shot(frame.image, CAMERA, Header(), made.values, 0.0)
     with pytest.raises(Exception, match="destruction"):
-        made.outputs.publish(wanted, shot)
+        made.outputs.publish(wanted, shot, lambda: frame)
+
+
+def test_without_an_estimate_only_what_needs_none_is_published(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    made.hear("image_rect", "depth/image_rect", "points")
+    header = Header(stamp=Time(sec=77), frame_id="eye")
+    shot = Shot(np.zeros((48, 64, 3), np.uint8), CAMERA, header, made.values, 0.0)
+
+    def refuse() -> DepthFrame:
+        raise EngineError("no")
+
+    with pytest.raises(EngineError, match="no"):
+        made.outputs.publish(made.outputs.wanted(made.values), shot, refuse)
+    made.received(header, "image_rect")
+    missing, header = made.publish(wall())
+    assert missing == ""
+    made.received(header, "image_rect", "depth/image_rect", "points")
+    assert 77 not in {m.header.stamp.sec for m in made.peer.heard["depth/image_rect"]}
 
 
 def test_what_a_driver_publishes_twice_is_the_same_in_two_frames(

@@ -233,7 +233,8 @@ def test_rtabmap_takes_the_pixels_that_depth_belongs_to(rig: LaunchRig) -> None:
     rig.install("rtabmap_odom", ["rgbd_odometry"])
     rig.install("rtabmap_slam", ["rtabmap"])
     reports = rig.run(ROOT / "examples/rtabmap.launch.py", 2, frame_id="base_link")
-    for report in reports.values():
+    common = {"frame_id": "base_link", "subscribe_depth": True, "approx_sync": False}
+    for name, report in reports.items():
         names = {k: v for k, v in rules(report).items() if not k.startswith("__")}
         # rtabmap_sync/src/impl/CommonDataSubscriberDepth.cpp, rtabmap_odom/.../rgbd_odometry.cpp
         assert names == {
@@ -242,10 +243,16 @@ def test_rtabmap_takes_the_pixels_that_depth_belongs_to(rig: LaunchRig) -> None:
             "depth/image": "depth/image_rect",
         }
         assert set(names.values()) <= TOPICS
+        own = {"odom_frame_id": ""} if name == "rtabmap" else {}
         (given,) = parameters(report).values()
-        assert given == {"frame_id": "base_link", "subscribe_depth": True, "approx_sync": False}
-    alone = rig.run(ROOT / "examples/rtabmap.launch.py", 1, visual_odometry="false")
+        assert given == common | own
+    # An odometry topic without the images' stamps would keep exact synchronisation from any frame.
+    alone = rig.run(
+        ROOT / "examples/rtabmap.launch.py", 1, visual_odometry="false", odom_frame_id="odom"
+    )
     assert set(alone) == {"rtabmap"}
+    (given,) = parameters(alone["rtabmap"]).values()
+    assert given["odom_frame_id"] == "odom"
 
 
 @needs_launch

@@ -465,6 +465,28 @@ def square(camera: CameraModel, side: float, distance: float) -> npt.NDArray[np.
     return np.repeat(np.rint(share * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
+def test_a_topic_that_is_an_input_is_not_an_output(tmp_path: Path) -> None:
+    model = networks.red_channel(tmp_path / "red.onnx")
+    rig = Rig(tmp_path / "log.txt", OWN_DOMAIN, {"image_raw": "image_rect"}, model=model)
+    try:
+        rig.active()
+        rig.hear(Image, "depth/image_rect")
+        assert_depth(rig.see(flat(100)), 100)
+        rig.peer.spin(1.0)
+        rig.peer.heard["depth/image_rect"].clear()
+        for _ in range(3):
+            rig.frame(flat(100))
+            rig.peer.spin(0.3)
+        rig.peer.spin(1.0)
+        stamps = [stamp_ns(message.header) for message in rig.peer.heard["depth/image_rect"]]
+        assert len(stamps) == len(set(stamps)) == 3
+        # The rig's own, which is the camera.
+        assert rig.peer.node.count_publishers("image_rect") == 1
+        assert "image_rect is not published: it is an input" in rig.process.output()
+    finally:
+        rig.close()
+
+
 def test_two_focal_lengths_see_a_wall_at_two_metres(
     start: Callable[..., Rig], tmp_path: Path
 ) -> None:

@@ -118,6 +118,41 @@ def test_fast_dds_profile_holds_images() -> None:
     assert used == defined
 
 
+# rclpy's classes took no type arguments up to Jazzy: what is evaluated at import must not have any.
+IMPORT_AS_ON_HUMBLE = """
+import importlib, pkgutil, rclpy
+from rclpy.client import Client
+from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
+from rclpy.service import Service
+from rclpy.subscription import Subscription
+from rclpy.task import Future
+
+def refuse(cls, item):
+    raise TypeError(f"{cls.__name__} is not subscriptable")
+
+import rclpy.executors, rclpy.lifecycle, rclpy.node, rclpy.qos_overriding_options
+for kind in (Client, Future, Parameter, Publisher, Service, Subscription):
+    kind.__class_getitem__ = classmethod(refuse)
+import mono_depth_ros
+for module in pkgutil.walk_packages(mono_depth_ros.__path__, "mono_depth_ros."):
+    importlib.import_module(module.name)
+"""
+
+
+@pytest.mark.slow
+def test_every_module_imports_where_rclpy_knows_no_generics() -> None:
+    pytest.importorskip("rclpy")
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT_AS_ON_HUMBLE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
 # --- Build
 
 

@@ -153,12 +153,19 @@ def test_no_single_pixel_is_lost(pitch: float, roll: float) -> None:
             assert seen.size == 0
 
 
+def middle(ranges: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Without the directions at the sides, which a pitched camera sees only near it."""
+    quarter = ranges.size // 4
+    return ranges[quarter:-quarter]
+
+
 def test_the_floor_is_no_obstacle_for_a_pitched_camera() -> None:
     mounting = Mounting.from_angles(0.4, 20, 3)
     rise = mounting.rays(CAMERA)[2]
     floor = np.where(rise < 0, -0.4 / np.minimum(rise, -1e-9), np.inf).astype(np.float32)
     scan = ScanBuilder(CAMERA, mounting, 0.03, 1.0, 0.1, 8)
-    assert np.isposinf(scan.build(floor)).all()
+    ranges = scan.build(floor)
+    assert not np.isfinite(ranges).any() and np.isposinf(middle(ranges)).all()
     # As high as the camera tells, the same floor is one.
     assert np.isfinite(ScanBuilder(CAMERA, mounting, -0.1, 1.0, 0.1, 8).build(floor)).any()
 
@@ -189,7 +196,7 @@ def test_what_is_unknown_is_nan_and_what_is_too_near_is_minus_infinity() -> None
 def test_too_near_for_a_camera_above_the_band_may_be_anything() -> None:
     scan = ScanBuilder(CAMERA, Mounting.from_angles(1.5, 20), 0.1, 1.0, 0.1, 6)
     assert np.isnan(scan.build(np.full((60, 80), -np.inf, np.float32))).all()
-    assert np.isposinf(scan.build(np.full((60, 80), np.inf, np.float32))).all()
+    assert np.isposinf(middle(scan.build(np.full((60, 80), np.inf, np.float32)))).all()
 
 
 def test_the_scan_is_written_into_out_and_does_not_depend_on_the_last_one() -> None:
@@ -222,3 +229,23 @@ def test_another_size_is_rejected() -> None:
     scan = ScanBuilder(CAMERA, Mounting.from_angles(0.5), 0.1, 1.0, 0.1, 5)
     with pytest.raises(ValueError, match="size"):
         scan.build(np.ones((60, 81), np.float32))
+
+
+@pytest.mark.parametrize(("pitch", "sees"), [(0.0, True), (10.0, True), (50.0, False)])
+def test_a_direction_is_free_only_where_the_band_is_seen_up_to_the_largest_range(
+    pitch: float, sees: bool
+) -> None:
+    camera = CameraModel.from_hfov(160, 120, 60.0)
+    builder = ScanBuilder(camera, Mounting.from_angles(0.8, pitch), 0.1, 1.0, 0.1, 10.0)
+    # Nothing but floor, as far as the camera can tell.
+    rise = builder.mounting.rays(camera)[2]
+    floor = np.where(rise < 0, 0.8 / -np.minimum(rise, -1e-9), np.inf)
+    depth = np.where(floor < 10, floor, np.inf).astype(np.float32)
+    ranges = builder.build(depth)
+    # The upper edge looks 21 degrees above the optical axis: with 50 degrees of pitch it sees the
+    # height of 0.1 m at 1.3 m (0.7 m / tan 29 degrees), and nothing beyond.
+    assert np.isposinf(middle(ranges)).all() if sees else np.isnan(ranges).all()
+    assert not np.isfinite(ranges).any()
+    depth[60] = 0.6
+    near = builder.build(depth)
+    assert np.isfinite(near).any()

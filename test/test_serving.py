@@ -362,6 +362,8 @@ def test_a_file_that_is_no_model_is_refused(
     serving = serve(replace(choice, engine="onnx"))
     with pytest.raises(ModelError, match=r"nowhere\.onnx: no such model file"):
         serving.start_reload(replace(choice, model=str(tmp_path / "nowhere.onnx")))
+    with pytest.raises(ModelError, match="set the parameter model"):
+        serving.start_reload(replace(choice, model=f"/{'long' * 1000}"))
     (tmp_path / "bad.onnx").write_bytes(content)
     serving.start_reload(replace(choice, model=str(tmp_path / "bad.onnx")))
     wait_for_reload(serving)
