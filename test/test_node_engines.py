@@ -96,7 +96,8 @@ def test_depth_flows_while_tensorrt_builds_and_takes_over_without_a_lost_frame(
     assert set(filter(None, engines)) == {"openvino", "tensorrt"} and len(answers) > 10
     assert any("building the TensorRT engine of red.onnx" in text for text in builds)
     found = status(rig)
-    assert found is not None and found.level == DiagnosticStatus.OK
+    # The rig's stamps are of 1970; there is nothing else to warn of.
+    assert found is not None and found.message.startswith("images are stamped")
     output = rig.process.output()
     assert "% (Measuring kernels)" in output and "takes over" in output
     assert_depth(rig.see(flat(150)), 150)
