@@ -45,7 +45,8 @@ MEANINGS = {
     "right_info": "the pair's right camera, P[3] = -fx T; needs `disparity_baseline`",
     "scan": "nearest thing between two heights in each direction; needs to know how the camera is"
     " held",
-    "confidence": "0 to 1: the chance that depth is within 25 %, as measured for the model that ships",
+    "confidence": "0 to 1: the chance that depth is within 25 %, as measured for the model that"
+    " ships",
     "obstacles": "finite points between two heights, which mark a costmap; as scan",
     "clearing": "where every viewing ray ends, which clears a costmap; as scan",
 }
