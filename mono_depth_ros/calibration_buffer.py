@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
 from mono_depth_ros.camera import Calibration
 from mono_depth_ros.camera_info import UncalibratedError
+from mono_depth_ros.stamp_matching import stamp_of
 
 KEPT_STAMPS = 30
 # Decoded ones: a camera that zooms has many, any other has one.
@@ -50,9 +50,7 @@ class CalibrationBuffer:
         """Keeps a message; one without a stamp, which somebody has cut short, is ignored."""
         if len(serialised) < _STAMP_END:
             return
-        order = "<" if serialised[1] & 1 else ">"
-        sec, nanosec = struct.unpack_from(f"{order}iI", serialised, 4)
-        stamp = sec * 1_000_000_000 + nanosec
+        stamp = stamp_of(serialised)
         with self._changed:
             self._serialised[stamp] = serialised
             # One with a stamp of the past is the newest, too, when a recording starts over.

@@ -19,6 +19,17 @@ _BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.
 _VERTICAL = math.sin(math.radians(0.1))
 
 
+def quaternion_matrix(x: float, y: float, z: float, w: float) -> npt.NDArray[np.float64]:
+    """3x3 rotation of a quaternion of length 1."""
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
 @dataclass(frozen=True)
 class Mounting:
     """Where the ground is, seen from a camera.
@@ -84,13 +95,7 @@ class Mounting:
         if not 0 < length < math.inf:
             raise ValueError(f"quaternion {tuple(quaternion)} is not a rotation")
         x, y, z, w = x / length, y / length, z / length, w / length
-        matrix = np.array(
-            [
-                [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-                [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-                [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-            ]
-        )
+        matrix = quaternion_matrix(x, y, z, w)
         ahead = matrix[:2, 2]
         if math.hypot(*ahead) < _VERTICAL:
             ahead = matrix[:2, 1] * math.copysign(1, matrix[2, 2])

@@ -24,7 +24,7 @@ needs_launch = pytest.mark.skipif(
     importlib.util.find_spec("launch_ros") is None, reason="launch_ros is not installed"
 )
 
-_STAND_IN = f"""#!{sys.executable}
+STAND_IN = f"""#!{sys.executable}
 import json, os, sys, time
 arguments = sys.argv[1:]
 files = [b for a, b in zip(arguments, arguments[1:]) if a == "--params-file"]
@@ -95,7 +95,7 @@ class LaunchRig:
         for executable in executables:
             path = self.prefix / "lib" / package / executable
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_STAND_IN)
+            path.write_text(STAND_IN)
             path.chmod(0o755)
 
     def ours(self, name: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -18,10 +17,10 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from launch_rig import PROFILE_VARIABLES, STAND_IN, needs_launch
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "mono_depth_ros"
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
 def _setup_arguments() -> dict[str, Any]:
@@ -222,25 +221,6 @@ def test_colcon_builds_and_installs(tmp_path: Path, options: list[str]) -> None:
 
 
 # --- Launch files, run by the real launch system with stand-ins for the executables
-
-# The folder launch/ could pass for the module `launch`; launch_ros has no such double.
-needs_launch = pytest.mark.skipif(
-    importlib.util.find_spec("launch_ros") is None, reason="launch_ros is not installed"
-)
-
-STAND_IN = f"""#!{sys.executable}
-import json, os, sys, time
-arguments = sys.argv[1:]
-files = [b for a, b in zip(arguments, arguments[1:]) if a == "--params-file"]
-report = {{
-    "name": os.path.basename(sys.argv[0]),
-    "arguments": arguments,
-    "parameters": [open(name).read() for name in files],
-    "profiles": {{name: os.environ.get(name) for name in {PROFILE_VARIABLES}}},
-}}
-print("REPORT" + json.dumps(report), flush=True)
-time.sleep(60)
-"""
 
 Launch = Callable[..., dict[str, dict[str, Any]]]
 

@@ -21,6 +21,7 @@ from mono_depth_ros.doctor.observation import (
 )
 from mono_depth_ros.doctor.transport import FAST_DDS, remedy_for_loss
 from mono_depth_ros.health import Level
+from mono_depth_ros.mounting import quaternion_matrix
 
 # Images that come, of those that camera_info announces, below which some are lost, and the number
 # of camera_info that such a share takes to mean something.
@@ -236,17 +237,5 @@ def _is_optical(
         if frame not in transforms:
             break
         frame, quaternion = transforms[frame]
-        rotation = _matrix(quaternion) @ rotation
+        rotation = quaternion_matrix(*np.array(quaternion) / np.linalg.norm(quaternion)) @ rotation
     return bool(rotation[2, 2] < _UP)
-
-
-def _matrix(quaternion: tuple[float, float, float, float]) -> npt.NDArray[np.float64]:
-    """3x3 rotation of a quaternion x, y, z, w."""
-    x, y, z, w = np.array(quaternion) / np.linalg.norm(quaternion)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
