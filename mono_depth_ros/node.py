@@ -698,17 +698,21 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(error)
     sys.setswitchinterval(SWITCH_S)
     leave: Future[None] = Future()
-    ended = threading.Event()
-    # Python calls these in the main thread, which therefore only waits for them: a long frame, or a
-    # model that is being loaded, does not keep the process from ending.
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    # The main thread only waits, so that a long frame, or a model that is being loaded, does not
+    # keep the process from ending. It waits for a byte, which whatever thread the system gives the
+    # signal to writes; a lock's wait would only end if that is the main thread.
+    signal.set_wakeup_fd(tell)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: None)
     served = ThreadPoolExecutor(1, "ros").submit(_serve, arguments, args.camera or [""], leave)
-    served.add_done_callback(lambda _: ended.set())
-    ended.wait()
+    served.add_done_callback(lambda _: os.write(tell, b"\0"))
+    os.read(told, 1)
     # One is enough, and an interpreter that ends would let another kill it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
     leave.set_result(None)
     try:
         return served.result(LEAVE_S)

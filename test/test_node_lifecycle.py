@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import signal
 import time
@@ -395,11 +396,13 @@ def test_a_start_that_cannot_be_is_one_line_and_a_status(
 # Signals
 
 
-def _handles(process: RosProcess, number: signal.Signals) -> bool:
-    """Whether the process has come so far that it handles a signal."""
-    status = Path(f"/proc/{process.popen.pid}/status").read_text()
-    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
-    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+def _has_signal(task: Path, kind: str, number: signal.Signals) -> bool:
+    """Whether a process or thread has a signal among those that it handles ("SigCgt"), or blocks
+    ("SigBlk").
+    """
+    status = (task / "status").read_text()
+    mask = next(line for line in status.splitlines() if line.startswith(kind))
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
 
 
 def _end(process: RosProcess, *numbers: signal.Signals) -> float:
@@ -437,6 +440,20 @@ def test_a_signal_while_everything_is_published(
     _end(rig.process, *numbers)
 
 
+def test_a_signal_that_another_thread_gets(start: Callable[..., Rig]) -> None:
+    rig = start()
+    rig.active()
+    pid = rig.process.popen.pid
+    # Linux mostly gives the signals of a process to its main thread, but not always.
+    other = next(
+        int(task.name)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        if int(task.name) != pid and not _has_signal(task, "SigBlk", signal.SIGTERM)
+    )
+    assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM) == 0
+    _end(rig.process)
+
+
 def _busy_network(folder: Path, seconds: float) -> Path:
     """A network that takes about so long on this machine."""
     trial = open_engine(networks.slow(folder / "trial.onnx", 50))
@@ -471,7 +488,7 @@ def test_signals_at_any_moment_while_it_is_configured(tmp_path: Path) -> None:
     durations = []
     for i in range(20):
         process = RosProcess("mono_depth_ros.node", OWN_DOMAIN, tmp_path / "log.txt", model=model)
-        while not _handles(process, signal.SIGTERM):
+        while not _has_signal(Path(f"/proc/{process.popen.pid}"), "SigCgt", signal.SIGTERM):
             assert process.running(), process.output()
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.8))
