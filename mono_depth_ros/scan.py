@@ -74,7 +74,9 @@ class ScanBuilder:
         near, far, looks = near[self._rows], far[self._rows], looks[self._rows]
         angles = np.arctan2(left, forward)[self._rows]
         self._set_bins(angles, looks)
-        self._blind = self._reach(far * horizontal[self._rows], looks) < range_max * (1 - 1e-6)
+        # Looking down, a ray may leave the band after a few metres: beyond, who knows.
+        leaves_early = far * horizontal[self._rows] < range_max * (1 - 1e-6)
+        self._leaves_early = leaves_early.astype(np.uint8)
         # A pixel that cannot see the band says nothing: NaN.
         self._horizontal = np.where(looks, horizontal[self._rows], np.nan).astype(np.float32)
         # From inside the band, a ray begins in it, and all nearer depth is in it too: -Inf as well.
@@ -84,7 +86,10 @@ class ScanBuilder:
         self._centre = ((near + far) / 2).astype(np.float32)
         self._scale = (1 / half).astype(np.float32)
         self._ranges = np.empty((_CHUNK, camera.width), np.float32)
-        self._outside = np.empty((_CHUNK, camera.width), np.float32)
+        self._place = np.empty((_CHUNK, camera.width), np.float32)
+        self._nan = np.full((_CHUNK, camera.width), np.nan, np.float32)
+        self._unknown = np.empty((_CHUNK, camera.width), np.uint8)
+        self._before = np.empty((_CHUNK, camera.width), np.uint8)
 
     def _set_bins(self, angles: npt.NDArray[np.float64], looks: npt.NDArray[np.bool_]) -> None:
         """Lays bins over the directions (hxW radians) of the pixels that look at the band."""
@@ -116,16 +121,6 @@ class ScanBuilder:
         self._sorted = np.empty(order.size, np.float32)
         self._bins, self._starts = np.unique(bins[order], return_index=True)
 
-    def _reach(
-        self, ranges: npt.NDArray[np.float64], looks: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.float64]:
-        """How far each bin sees the band, given where each pixel's ray (hxW) leaves it."""
-        starts = np.arange(0, ranges.shape[0], self._block)
-        furthest = np.maximum.reduceat(np.where(looks, ranges, 0), starts).ravel()[self._order]
-        reach = np.full(self.size, np.inf)
-        reach[self._bins] = np.maximum.reduceat(furthest, self._starts)
-        return reach
-
     def build(
         self, depth: npt.NDArray[np.float32], out: npt.NDArray[np.float32] | None = None
     ) -> npt.NDArray[np.float32]:
@@ -138,8 +133,8 @@ class ScanBuilder:
         Returns:
             (`size`,) float32 horizontal metres (REP 117): +Inf where nothing is in the band within
             `range_max` and the camera sees it up to there, -Inf where something is nearer than
-            `range_min` or than the camera can tell, NaN where nothing is known. What is too near
-            for a camera outside the band is not known to be in it.
+            `range_min` or than the camera can tell, NaN where nothing is known. A camera outside
+            the band knows nothing of it where its view ends before it.
 
         Raises:
             ValueError: the size is not the camera's.
@@ -158,24 +153,31 @@ class ScanBuilder:
         np.take(self._blocks, self._order, out=self._sorted, mode="clip")
         out[self._bins] = np.fmin.reduceat(self._sorted, self._starts)
         out[out < self.range_min] = -np.inf
-        # Looking down, it may see the band up to a few metres only: beyond, who knows.
-        out[self._blind & np.isposinf(out)] = np.nan
         return out
 
     def _reduce(self, depth: npt.NDArray[np.float32], row: int) -> None:
         """Range of the nearest pixel in each block of a chunk of rows that begins at `row`."""
         rows = slice(row, row + depth.shape[0])
-        ranges, outside = self._ranges[: depth.shape[0]], self._outside[: depth.shape[0]]
-        # OpenCV, which says nothing of infinities that meet.
+        ranges, place = self._ranges[: depth.shape[0]], self._place[: depth.shape[0]]
+        unknown, before = self._unknown[: depth.shape[0]], self._before[: depth.shape[0]]
+        # OpenCV, which says nothing of infinities that meet. In the band, `place` is at most 1, and
+        # before it, which only a camera outside it can be, below -1.
         if self._inside:
-            cv2.multiply(depth, self._scale[rows], dst=outside)
+            cv2.multiply(depth, self._scale[rows], dst=place)
+            cv2.compare(place, 1, cv2.CMP_GT, dst=unknown)
+            cv2.bitwise_and(unknown, self._leaves_early[rows], dst=unknown)
         else:
-            cv2.absdiff(depth, self._centre[rows], dst=outside)
-            cv2.multiply(outside, self._scale[rows], dst=outside)
-        # 0 in the band, +Inf outside.
-        cv2.threshold(outside, 1, math.inf, cv2.THRESH_BINARY, dst=outside)
+            cv2.subtract(depth, self._centre[rows], dst=place)
+            cv2.multiply(place, self._scale[rows], dst=place)
+            cv2.compare(place, 1, cv2.CMP_GT, dst=unknown)
+            cv2.bitwise_and(unknown, self._leaves_early[rows], dst=unknown)
+            cv2.compare(place, -1, cv2.CMP_LT, dst=before)
+            cv2.bitwise_or(unknown, before, dst=unknown)
+        # 0 up to the end of the band, +Inf beyond.
+        cv2.threshold(place, 1, math.inf, cv2.THRESH_BINARY, dst=place)
         cv2.multiply(depth, self._horizontal[rows], dst=ranges)
-        cv2.add(ranges, outside, dst=ranges)
+        cv2.add(ranges, place, dst=ranges)
+        cv2.copyTo(self._nan[: depth.shape[0]], unknown, dst=ranges)
         first, count = row // self._block, -(-depth.shape[0] // self._block)
         self._ranges[depth.shape[0] :] = np.nan
         np.fmin.reduce(

@@ -231,6 +231,38 @@ def test_another_size_is_rejected() -> None:
         scan.build(np.ones((60, 81), np.float32))
 
 
+@pytest.mark.parametrize(
+    ("height", "distance", "seen"),
+    [(1.5, 3.0, True), (1.5, 1.0, False), (1.2, 0.5, True), (1.2, 0.3, False), (0.05, 0.1, False)],
+)
+def test_a_wall_that_hides_the_band_does_not_free_it(
+    height: float, distance: float, seen: bool
+) -> None:
+    # The edges look 26.6 degrees up and down: from 0.5 m above the band (up to 1 m) the camera
+    # sees it from 1 m on (1.016 m, to the middle of the last row), from 0.2 m above from 0.41 m,
+    # from 0.05 m below (from 0.1 m) from 0.1 m.
+    camera = CameraModel(80, 60, 60.0, 60.0, 39.5, 29.5)
+    scan = ScanBuilder(camera, Mounting.from_angles(height), 0.1, 1.0, 0.05, 10.0)
+    ranges = scan.build(np.full((60, 80), distance, np.float32))
+    if seen:
+        assert np.isfinite(ranges).all()
+    else:
+        assert np.isnan(ranges).all()
+    assert np.isposinf(scan.build(np.full((60, 80), np.inf, np.float32))).all()
+
+
+def test_a_pixel_is_free_only_as_far_as_it_sees_the_band() -> None:
+    mounting = Mounting.from_angles(0.3)
+    rise = mounting.rays(CAMERA)[2]
+    floor = np.where(rise < 0, -0.3 / np.minimum(rise, -1e-9), np.inf)
+    scan = ScanBuilder(CAMERA, mounting, 0.1, 1.0, 0.1, 10.0)
+    # The floor up to 2 m is known, and nothing above it: what stands at 3 m may be anywhere.
+    known = np.where(floor < 2, floor, np.nan).astype(np.float32)
+    assert np.isnan(scan.build(known)).all()
+    known = np.where(floor < 2, floor, np.inf).astype(np.float32)
+    assert np.isposinf(middle(scan.build(known))).all()
+
+
 @pytest.mark.parametrize(("pitch", "sees"), [(0.0, True), (10.0, True), (50.0, False)])
 def test_a_direction_is_free_only_where_the_band_is_seen_up_to_the_largest_range(
     pitch: float, sees: bool
