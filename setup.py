@@ -28,7 +28,10 @@ setup(
                 path for end in ("yaml", "xml", "rviz", "json") for path in glob(f"config/*.{end}")
             ),
         ),
-        (f"share/{NAME}/examples", sorted(glob("examples/*"))),
+        (
+            f"share/{NAME}/examples",
+            sorted(path for end in ("py", "md") for path in glob(f"examples/*.{end}")),
+        ),
         (f"share/{NAME}/config/model_cards", sorted(glob("config/model_cards/*.yaml"))),
         (
             f"share/{NAME}/models",

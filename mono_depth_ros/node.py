@@ -33,6 +33,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
+    QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
     qos_profile_sensor_data,
@@ -74,6 +75,13 @@ from mono_depth_ros.tf_frames import TfFrames
 IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 # A volatile subscription gets nothing from a camera that latched its calibration before we came.
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# Of an output's QoS, what `qos_overrides` may change.
+OUTPUT_POLICIES = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
 # camera_info is sent after its image; how long an image without a fitting one waits for it.
 INFO_WAIT_S = 0.1
 # The log hears again of an error that lasts after this long, and of another one after this long.
@@ -315,7 +323,7 @@ class DepthNode(LifecycleNode):
             MESSAGE_TYPES[OUTPUTS[topic.output]],
             topic.name,
             qos,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QoSOverridingOptions(OUTPUT_POLICIES),
         )
         self._output_publishers.append(publisher)
         return publisher

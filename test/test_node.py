@@ -294,6 +294,21 @@ def test_missing_camera_info_and_fallback(start: Callable[..., Rig], tmp_path: P
     np.testing.assert_allclose(depth, 50 * networks.RED_SCALE * focal / networks.FOCAL, rtol=1e-4)
 
 
+def test_depth_can_be_latched_for_who_comes_late(start: Callable[..., Rig], tmp_path: Path) -> None:
+    override = {"qos_overrides./depth/image_rect.publisher.durability": "transient_local"}
+    rig = start(model=networks.red_channel(tmp_path / "red.onnx"), **override)
+    rig.active()
+    rig.hear(Image, "depth/image_rect")
+    stamp = rig.see(flat(100)).header.stamp
+    rig.peer.ignore("depth/image_rect")
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    rig.peer.heard["depth/image_rect"].clear()
+    rig.hear(Image, "depth/image_rect", latched)
+    heard = rig.peer.heard["depth/image_rect"]
+    rig.peer.wait(heard.__len__, "the depth before", rig.process)
+    assert heard[-1].header.stamp == stamp
+
+
 def test_latched_camera_info_sent_before_the_node_started(
     start: Callable[..., Rig], tmp_path: Path
 ) -> None:
