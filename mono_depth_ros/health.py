@@ -28,6 +28,7 @@ class Observation:
         name: of the node, fully qualified.
         image_topic: resolved.
         configured, active: between configure and cleanup, between activate and deactivate.
+        shut_down: finalized, from where no transition leads.
         wanted: somebody subscribes to an output.
         namesakes: other nodes of the same name.
         image_publishers: on `image_topic`.
@@ -45,6 +46,7 @@ class Observation:
     image_topic: str
     configured: bool = True
     active: bool = True
+    shut_down: bool = False
     wanted: bool = True
     namesakes: int = 0
     image_publishers: int = 1
@@ -62,6 +64,13 @@ def assess(seen: Observation) -> tuple[Level, str]:
     """The most urgent of what can be said, with the remedy."""
     if seen.error:
         return Level.ERROR, seen.error
+    if seen.active and seen.wanted and _has_stopped(seen):
+        return Level.ERROR, (
+            f"no image on {seen.image_topic} for {seen.silence_s:.1f} s; check the camera and its"
+            " driver; depth goes on when images do"
+        )
+    if seen.shut_down:
+        return Level.OK, "shut down; start the process again to use it"
     if seen.namesakes:
         return Level.WARN, (
             f"{seen.namesakes + 1} nodes are called {seen.name}, and services reach either;"
@@ -79,6 +88,11 @@ def assess(seen: Observation) -> tuple[Level, str]:
     return _assess_frames(seen)
 
 
+def _has_stopped(seen: Observation) -> bool:
+    limit = max(SILENCE_S, SILENCE_PERIODS * (seen.period_s or 0.0))
+    return seen.silence_s is not None and seen.silence_s > limit
+
+
 def _assess_frames(seen: Observation) -> tuple[Level, str]:
     if seen.silence_s is None:
         if not seen.image_publishers:
@@ -86,11 +100,6 @@ def _assess_frames(seen: Observation) -> tuple[Level, str]:
         return Level.WARN, (
             f"no image on {seen.image_topic} yet, though somebody publishes there; depth_doctor"
             " tells whether QoS, type or the Fast DDS profile keeps them away"
-        )
-    if seen.silence_s > max(SILENCE_S, SILENCE_PERIODS * (seen.period_s or 0.0)):
-        return Level.ERROR, (
-            f"no image on {seen.image_topic} for {seen.silence_s:.1f} s; check the camera and its"
-            " driver; depth goes on when images do"
         )
     if seen.missing:
         return Level.WARN, seen.missing

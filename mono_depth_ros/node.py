@@ -41,7 +41,6 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
-from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 from std_srvs.srv import Trigger
@@ -159,7 +158,7 @@ class DepthNode(LifecycleNode):
         self._output_publishers: list[Publisher[Any]] = []
         self._image_input: Subscription[Any] | None = None
         self._info_inputs: list[Subscription[Any]] = []
-        self._active = False
+        self._active = self._shut_down = False
         self._last_wanted = -math.inf
         self._statistics = FrameStatistics()
         self._calibrations = CalibrationBuffer(messages.calibration_from_serialised)
@@ -248,13 +247,26 @@ class DepthNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Both, from any state."""
+        self._shut_down = True
+        return self.on_error(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Leaves nothing behind; the node can be configured again."""
         self._stop()
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Leaves nothing behind; the node can be configured again."""
-        return self.on_shutdown(state)
+    def _LifecycleNodeMixin__change_state(  # noqa: N802 - its mangled name in rclpy
+        self, transition_id: int
+    ) -> TransitionCallbackReturn:
+        """Without this, rclpy up to Jazzy never answers who asks for a transition that the state
+        does not have.
+        """
+        try:
+            return super()._LifecycleNodeMixin__change_state(transition_id)
+        except RuntimeError as error:  # RCLError
+            self.get_logger().error(f"transition {transition_id} is refused: {_unexpected(error)}")
+            return TransitionCallbackReturn.ERROR
 
     def _try(self, transition: Callable[[], None]) -> TransitionCallbackReturn:
         """Runs a transition; one that fails says why, and leaves the node as it was."""
@@ -300,7 +312,9 @@ class DepthNode(LifecycleNode):
         Raises:
             ValueError: it would listen to its own depth.
         """
-        inputs = {self.resolve_topic_name(n) for n in (self._image_topic(), "camera_info")}
+        image = self.resolve_topic_name(self._image_topic())
+        # Who publishes the compressed image publishes the raw one as well.
+        inputs = {image, image.removesuffix("/compressed"), self.resolve_topic_name("camera_info")}
         kept = []
         for topic in topics:
             name = self.resolve_topic_name(topic.name)
@@ -391,6 +405,7 @@ class DepthNode(LifecycleNode):
                 self._image_input = self._open_image_input()
         else:
             self._end_image_input()
+            self._tf.stop_listening()
             if self._calibrations.empty:
                 self._listen_to_infos()
             else:
@@ -631,6 +646,7 @@ class DepthNode(LifecycleNode):
                 image_topic=topic,
                 configured=self._configured,
                 active=self._active,
+                shut_down=self._shut_down,
                 wanted=self._image_input is not None,
                 namesakes=self._namesakes(),
                 image_publishers=self.count_publishers(topic),
@@ -705,7 +721,7 @@ def main(argv: list[str] | None = None) -> int:
     except RuntimeError as error:
         return _refuse(error)
     sys.setswitchinterval(SWITCH_S)
-    leave: Future[None] = Future()
+    leave = threading.Event()
     told, tell = os.pipe()
     os.set_blocking(tell, False)
     # The main thread only waits, so that a long frame, or a model that is being loaded, does not
@@ -721,7 +737,7 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
-    leave.set_result(None)
+    leave.set()
     try:
         return served.result(LEAVE_S)
     except TimeoutError:
@@ -731,8 +747,8 @@ def main(argv: list[str] | None = None) -> int:
         os._exit(0)
 
 
-def _serve(arguments: list[str], namespaces: list[str], leave: Future[None]) -> int:
-    """Runs a node for each namespace until `leave` is done; returns the exit status."""
+def _serve(arguments: list[str], namespaces: list[str], leave: threading.Event) -> int:
+    """Runs a node for each namespace until `leave` is set; returns the exit status."""
     nodes: list[DepthNode] = []
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
@@ -748,9 +764,10 @@ def _serve(arguments: list[str], namespaces: list[str], leave: Future[None]) -> 
             autostart = node.get_parameter("autostart").value
             if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
                 node.trigger_activate()
-        while not leave.done():
+        while not leave.is_set():
             try:
-                executor.spin_until_future_complete(leave)
+                # Not until a Future is done: Jazzy's executor would add a callback to it each time.
+                executor.spin_once(timeout_sec=DEMAND_PERIOD_S)
             except Exception as error:  # no message or request may end the node
                 nodes[0].get_logger().error(_unexpected(error), throttle_duration_sec=1.0)
     except (ValueError, RuntimeError, ParameterException, NameValidationException) as error:

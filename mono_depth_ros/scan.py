@@ -75,8 +75,7 @@ class ScanBuilder:
         angles = np.arctan2(left, forward)[self._rows]
         self._set_bins(angles, looks)
         # Looking down, a ray may leave the band after a few metres: beyond, who knows.
-        leaves_early = far * horizontal[self._rows] < range_max * (1 - 1e-6)
-        self._leaves_early = leaves_early.astype(np.uint8)
+        self._leaves_early = far * horizontal[self._rows] < range_max * (1 - 1e-6)
         # A pixel that cannot see the band says nothing: NaN.
         self._horizontal = np.where(looks, horizontal[self._rows], np.nan).astype(np.float32)
         # From inside the band, a ray begins in it, and all nearer depth is in it too: -Inf as well.
@@ -87,9 +86,8 @@ class ScanBuilder:
         self._scale = (1 / half).astype(np.float32)
         self._ranges = np.empty((_CHUNK, camera.width), np.float32)
         self._place = np.empty((_CHUNK, camera.width), np.float32)
-        self._nan = np.full((_CHUNK, camera.width), np.nan, np.float32)
-        self._unknown = np.empty((_CHUNK, camera.width), np.uint8)
-        self._before = np.empty((_CHUNK, camera.width), np.uint8)
+        self._unknown = np.empty((_CHUNK, camera.width), np.bool_)
+        self._before = np.empty((_CHUNK, camera.width), np.bool_)
 
     def _set_bins(self, angles: npt.NDArray[np.float64], looks: npt.NDArray[np.bool_]) -> None:
         """Lays bins over the directions (hxW radians) of the pixels that look at the band."""
@@ -164,20 +162,19 @@ class ScanBuilder:
         # before it, which only a camera outside it can be, below -1.
         if self._inside:
             cv2.multiply(depth, self._scale[rows], dst=place)
-            cv2.compare(place, 1, cv2.CMP_GT, dst=unknown)
-            cv2.bitwise_and(unknown, self._leaves_early[rows], dst=unknown)
         else:
             cv2.subtract(depth, self._centre[rows], dst=place)
             cv2.multiply(place, self._scale[rows], dst=place)
-            cv2.compare(place, 1, cv2.CMP_GT, dst=unknown)
-            cv2.bitwise_and(unknown, self._leaves_early[rows], dst=unknown)
-            cv2.compare(place, -1, cv2.CMP_LT, dst=before)
-            cv2.bitwise_or(unknown, before, dst=unknown)
+        np.greater(place, 1, out=unknown)
+        unknown &= self._leaves_early[rows]
+        if not self._inside:
+            np.less(place, -1, out=before)
+            unknown |= before
         # 0 up to the end of the band, +Inf beyond.
         cv2.threshold(place, 1, math.inf, cv2.THRESH_BINARY, dst=place)
         cv2.multiply(depth, self._horizontal[rows], dst=ranges)
         cv2.add(ranges, place, dst=ranges)
-        cv2.copyTo(self._nan[: depth.shape[0]], unknown, dst=ranges)
+        np.copyto(ranges, np.nan, where=unknown)
         first, count = row // self._block, -(-depth.shape[0] // self._block)
         self._ranges[depth.shape[0] :] = np.nan
         np.fmin.reduce(

@@ -78,8 +78,9 @@ class TfFrames:
             if self._buffer is None:
                 self._buffer = tf2_ros.Buffer()
                 self._listener = tf2_ros.TransformListener(self._buffer, self._node)
+            buffer = self._buffer
         try:
-            found = self._buffer.lookup_transform(base_frame, camera_frame, Time())
+            found = buffer.lookup_transform(base_frame, camera_frame, Time())
         except tf2_ros.TransformException as error:
             raise ValueError(
                 f"tf does not connect base_frame {base_frame} to the camera's {camera_frame}"
@@ -113,8 +114,16 @@ class TfFrames:
             transforms = [self._message(frame) for frame in self._sent.values()]
             self._publisher.publish(TFMessage(transforms=transforms))
 
+    def stop_listening(self) -> None:
+        """Ends the subscriptions, which cost much where much moves, until somebody asks again."""
+        with self._lock:
+            if self._listener is not None:
+                self._listener.unregister()
+                self._buffer = self._listener = None
+
     def forget(self) -> None:
-        """Takes back what was sent."""
+        """Stops listening, and takes back what was sent."""
+        self.stop_listening()
         with self._lock:
             self._sent = {}
             if self._publisher is not None:

@@ -34,6 +34,11 @@ GOOD = Observation(
             Level.OK,
             ("not active", "lifecycle set /front/mono_depth configure"),
         ),
+        (
+            {"active": False, "configured": False, "shut_down": True},
+            Level.OK,
+            ("shut down", "start the process again"),
+        ),
         ({"wanted": False}, Level.OK, ("idle",)),
         ({"wanted": False, "image_publishers": 0}, Level.WARN, ("/front/image_raw", "remap")),
         ({"silence_s": None}, Level.WARN, ("/front/image_raw", "depth_doctor")),
@@ -61,9 +66,9 @@ def test_each_condition_has_its_level_and_its_remedy(
 # From the most to the least urgent: what is further up hides what is below.
 URGENCY: tuple[dict[str, Any], ...] = (
     {"error": "an error"},
+    {"silence_s": 30.0},
     {"namesakes": 2},
     {"warning": "a warning"},
-    {"silence_s": 30.0},
     {"missing": "an output is missing"},
     {"latency_s": 100.0},
     {"invalid_share": 1.0},
@@ -90,6 +95,7 @@ OBSERVATIONS = st.builds(
     image_topic=st.just("/image_raw"),
     configured=st.booleans(),
     active=st.booleans(),
+    shut_down=st.just(False),
     wanted=st.booleans(),
     namesakes=st.integers(0, 3),
     image_publishers=st.integers(0, 2),

@@ -502,6 +502,18 @@ def test_a_topic_that_is_an_input_is_not_an_output(tmp_path: Path) -> None:
         rig.close()
 
 
+def test_the_raw_twin_of_a_compressed_input_is_the_camera_s(tmp_path: Path) -> None:
+    model = networks.red_channel(tmp_path / "red.onnx")
+    camera = {"image_raw/compressed": "image_rect/compressed"}
+    options = {"model": model, "image_transport": "compressed"}
+    rig = Rig(tmp_path / "log.txt", OWN_DOMAIN, camera, **options)
+    try:
+        rig.active()
+        assert "/image_rect is not published: it is an input" in rig.process.output()
+    finally:
+        rig.close()
+
+
 def test_two_focal_lengths_see_a_wall_at_two_metres(
     start: Callable[..., Rig], tmp_path: Path
 ) -> None:

@@ -14,17 +14,20 @@ import cv2
 import networks
 import numpy as np
 import pytest
+from dds import Peer
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from node_rig import OWN_DOMAIN, SHARED_DOMAIN, Rig, assert_depth, flat
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mono_depth_ros.engines import open_engine
 from mono_depth_ros.messages import depth_to_array
+from mono_depth_ros.node import DepthNode
 from mono_depth_ros.parameters import PARAMETERS
 from mono_depth_ros.ros_process import RosProcess
 
@@ -394,6 +397,26 @@ def test_a_start_that_cannot_be_is_one_line_and_a_status(
 
 
 # Signals
+
+
+def test_a_refused_transition_is_answered_where_rclpy_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of_humble(self: LifecycleNode, transition: int) -> TransitionCallbackReturn:
+        self._state_machine.trigger_transition_by_id(transition, True)
+        raise AssertionError("nothing leads from here")
+
+    monkeypatch.setattr(LifecycleNode, "_LifecycleNodeMixin__change_state", of_humble)
+    with Peer(OWN_DOMAIN) as peer:
+        node = DepthNode(context=peer.context)
+        try:
+            peer.executor.add_node(node)
+            request = ChangeState.Request()
+            request.transition.id = ACTIVATE
+            # The state of a node that was never configured has none.
+            assert not peer.call(ChangeState, "mono_depth/change_state", request).success
+        finally:
+            node.destroy_node()
 
 
 def _has_signal(task: Path, kind: str, number: signal.Signals) -> bool:

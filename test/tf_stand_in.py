@@ -46,6 +46,10 @@ class TransformListener:
 
     def __init__(self, buffer: Buffer, node: Any, *, spin_thread: bool = False) -> None:
         self.made.append(self)
+        self.listens = True
+
+    def unregister(self) -> None:
+        self.listens = False
 
 
 class TFMessage:
