@@ -33,6 +33,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from mono_depth_ros.doctor.finding import Finding
 from mono_depth_ros.doctor.findings import findings
 from mono_depth_ros.doctor.host import is_elsewhere, process_of, read_host
+from mono_depth_ros.doctor.launch_command import SETTINGS
 from mono_depth_ros.doctor.observation import (
     CAMERA_INFO,
     COMPRESSED_IMAGE,
@@ -68,7 +69,6 @@ docs/troubleshooting.md explains each finding by its name.
 DISCOVERY_S, LEAST_DISCOVERY_S = 2.5, 0.5
 GRAPH_S = 0.1
 KINDS: dict[str, type] = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage, CAMERA_INFO: CameraInfo}
-ASKED = ("use_sim_time", "engine", "fallback_hfov_deg", "rectify", "image_transport")
 # Best effort and volatile hear every publisher. Deep, so that what is lost was not lost here.
 _HEAR_ALL = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 _LATCHED = QoSProfile(
@@ -80,17 +80,26 @@ _LATCHED = QoSProfile(
 
 @dataclass
 class _Recording:
-    """What was heard on a topic; only the last message is kept whole."""
+    """What was heard on a topic; only the last message is kept whole.
+
+    Attributes:
+        latched: calibration that its camera latched. It may have been sent before we came, or be
+            one of the others once more, so it is not counted.
+        listens_to_latched: whether there is a subscription for that.
+    """
 
     kind: str
     stamps_ns: list[int] = field(default_factory=list)
     wall_ns: list[int] = field(default_factory=list)
     clock_ns: list[int] = field(default_factory=list)
     last: bytes = b""
+    latched: bytes = b""
+    listens_to_latched: bool = False
 
     def message(self) -> Any:
         """The last message; None before the first."""
-        return deserialize_message(self.last, KINDS[self.kind]) if self.last else None
+        raw = self.last or self.latched
+        return deserialize_message(raw, KINDS[self.kind]) if raw else None
 
 
 @dataclass
@@ -178,12 +187,30 @@ class Observer:
                     self.node.create_subscription(
                         KINDS[kind], topic, self._recorder(recording), _HEAR_ALL, raw=True
                     )
+            if info is not None:
+                self._watch_for_latched(info[0], self._recordings[info])
         answered = all(self._interviews[n].answered() and n in self._statuses for n in names)
         heard = all(
-            recording.stamps_ns or not self.node.count_publishers(topic)
+            recording.last or recording.latched or not self.node.count_publishers(topic)
             for (topic, _), recording in self._recordings.items()
         )
         return bool(names) and answered and heard
+
+    def _watch_for_latched(self, topic: str, recording: _Recording) -> None:
+        """Subscribes to calibrations that were latched before we came, where a camera does that.
+
+        Other cameras would log a QoS warning about such a subscription, so it waits for one.
+        """
+
+        def record(raw: bytes) -> None:
+            recording.latched = raw
+
+        if not recording.listens_to_latched and any(
+            p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+            for p in self.node.get_publishers_info_by_topic(topic)
+        ):
+            recording.listens_to_latched = True
+            self.node.create_subscription(CameraInfo, topic, record, _LATCHED, raw=True)
 
     def _ask(self, name: str, interview: _Interview) -> None:
         if not interview.clients:
@@ -195,7 +222,7 @@ class Observer:
         if interview.state is None and state.service_is_ready():
             interview.state = state.call_async(GetState.Request())
         if interview.parameters is None and parameters.service_is_ready():
-            interview.parameters = parameters.call_async(GetParameters.Request(names=ASKED))
+            interview.parameters = parameters.call_async(GetParameters.Request(names=SETTINGS))
 
     def _names(self) -> list[str]:
         """Full names of all nodes but this one; a name may be there twice."""
@@ -237,7 +264,7 @@ class Observer:
         interview = self._interviews.get(node)
         answer = _result(interview.parameters) if interview is not None else None
         values = map(parameter_value_to_python, answer.values) if answer is not None else ()
-        return dict(zip(ASKED, values, strict=False))
+        return dict(zip(SETTINGS, values, strict=False))
 
     def _endpoints(self, found: Sequence[TopicEndpointInfo]) -> tuple[Endpoint, ...]:
         own = self.node.get_publishers_info_by_topic("/rosout")

@@ -36,6 +36,7 @@ DOMAIN = 91 + os.getpid() % 3
 EMPTY_DOMAIN, OTHER_DOMAIN = DOMAIN + 3, DOMAIN + 6
 PERIOD_S = 1 / 15
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Camera:
@@ -214,6 +215,45 @@ def test_a_fault_of_the_camera_is_found(rig: Rig, tmp_path: Path, fault: str) ->
 
 
 @pytest.mark.slow
+def test_a_calibration_that_was_latched_once_is_examined(rig: Rig, tmp_path: Path) -> None:
+    publisher = rig.peer.node.create_publisher(CameraInfo, "camera_info", LATCHED)
+    info = camera_info_message(CAMERA, Header(frame_id="left_optical_frame"))
+    other_size(Image(), info)
+    publisher.publish(info)
+    with Camera(rig.peer.node, info_topic=None):
+        wanted = exactly("info_wrong_size", "frames_differ")
+        _, _, output = examine(DOMAIN, tmp_path, wanted, "--seconds", "2")
+    rig.peer.node.destroy_publisher(publisher)
+    assert f"{2 * WIDTH}x{2 * HEIGHT}" in output and "left_optical_frame" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("latches", [False, True])
+def test_only_what_a_camera_latches_is_asked_for_and_it_counts_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, latches: bool
+) -> None:
+    asked: list[DurabilityPolicy] = []
+
+    def look(image: Image, info: CameraInfo) -> None:
+        found = rig.peer.node.get_subscriptions_info_by_topic("/camera_info")
+        doctors = [e for e in found if e.node_name.startswith("depth_doctor")]
+        asked.extend(e.qos_profile.durability for e in doctors)
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    with Camera(rig.peer.node, qos=LATCHED if latches else RELIABLE, change=look):
+        # Discovery may take most of the time.
+        for _ in range(5):
+            (node,) = depth_doctor.observe(2.0).nodes
+            stamps = node.info.stamps_ns if node.info is not None else ()
+            if len(stamps) > 10:
+                break
+    assert len(stamps) > 10 and len(set(stamps)) == len(stamps)
+    assert node.calibration is not None
+    volatile = {DurabilityPolicy.VOLATILE}
+    assert set(asked) == (volatile | {DurabilityPolicy.TRANSIENT_LOCAL} if latches else volatile)
+
+
+@pytest.mark.slow
 def test_compressed_images_two_cameras_and_a_clock_are_found(rig: Rig, tmp_path: Path) -> None:
     node = rig.peer.node
     compressed = node.create_publisher(CompressedImage, "image_raw/compressed", 1)
@@ -223,7 +263,13 @@ def test_compressed_images_two_cameras_and_a_clock_are_found(rig: Rig, tmp_path:
         DOMAIN, tmp_path, lambda found: "image_transport" in found, "--seconds", "1"
     )
     fixes = {f["code"]: f["fix"] for f in document["findings"]}
-    assert fixes["image_transport"].endswith("image_transport:=compressed")
+    # The node's own model comes along.
+    start, _, end = fixes["image_transport"].partition(" model:=")
+    assert start == (
+        "stop /mono_depth, then ros2 launch mono_depth_ros depth.launch.py image_topic:=/image_raw"
+        " camera_info_topic:=/camera_info"
+    )
+    assert end.endswith("red.onnx image_transport:=compressed")
     for publisher in (compressed, info):
         node.destroy_publisher(publisher)
 

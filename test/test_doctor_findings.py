@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +19,7 @@ from mono_depth_ros.camera_info import RegionOfInterest
 from mono_depth_ros.doctor.finding import Code, Finding
 from mono_depth_ros.doctor.findings import findings
 from mono_depth_ros.doctor.host import MEETING, Host, Process, is_elsewhere, process_of
-from mono_depth_ros.doctor.launch_command import similar
+from mono_depth_ros.doctor.launch_command import SETTINGS, similar
 from mono_depth_ros.doctor.observation import (
     CAMERA_INFO,
     COMPRESSED_IMAGE,
@@ -73,6 +76,8 @@ IMAGES = Stream(IMAGE_INPUT, IMAGE, STAMPS, ARRIVALS, (0,) * 60, "camera_optical
 INFOS = Stream(INFO_INPUT, CAMERA_INFO, STAMPS, ARRIVALS, (0,) * 60, "camera_optical_frame")
 VALUES = {
     "latency_ms_p95": "25.0",
+    "rate_in_hz": "30",
+    "rate_out_hz": "30",
     "frames_skipped": "0",
     "invalid_share": "0.1",
     "engine": "openvino 2026.4 CPU f32",
@@ -116,6 +121,11 @@ def with_values(**changes: str) -> Observation:
 def with_camera(**changes: Any) -> Observation:
     """Its one image publisher."""
     return with_image(topic=replace(IMAGE_INPUT, publishers=(replace(CAMERA, **changes),)))
+
+
+def sent_by(sender: Endpoint, **changes: Any) -> Stream:
+    """Images of one publisher."""
+    return replace(IMAGES, topic=replace(IMAGE_INPUT, publishers=(sender,)), **changes)
 
 
 def with_info(**changes: Any) -> Observation:
@@ -200,6 +210,12 @@ CAUSES: dict[str, tuple[Code, Observation, Level, tuple[str, ...]]] = {
         ("process 9", "starting"),
     ),
     "two nodes": (Code.TWO_NODES, with_node(namesakes=1), Level.ERROR, ("2 nodes", "namespace:=")),
+    "shut down": (
+        Code.NOT_ACTIVE,
+        with_node(state="finalized"),
+        Level.ERROR,
+        ("stop /mono_depth, and start it as it was started",),
+    ),
     "no answer": (Code.NODE_SILENT, with_node(state=""), Level.ERROR, ("20 s",)),
     "inactive": (
         Code.NOT_ACTIVE,
@@ -265,7 +281,10 @@ CAUSES: dict[str, tuple[Code, Observation, Level, tuple[str, ...]]] = {
             stamps_ns=(),
         ),
         Level.ERROR,
-        ("qos_overrides./image_raw.subscription.reliability:=best_effort",),
+        (
+            "stop /mono_depth, and start it with --ros-args"
+            " -p qos_overrides./image_raw.subscription.reliability:=best_effort",
+        ),
     ),
     "a reliable subscriber of best-effort depth": (
         Code.QOS_MISMATCH,
@@ -281,7 +300,10 @@ CAUSES: dict[str, tuple[Code, Observation, Level, tuple[str, ...]]] = {
             outputs=(replace(DEPTH, subscriptions=(Endpoint("/rviz", IMAGE, latched=True),)),)
         ),
         Level.ERROR,
-        ("/rviz", "transient local", "durability"),
+        (
+            "set the durability of /rviz to volatile",
+            "-p qos_overrides./depth/image_rect.publisher.durability:=transient_local",
+        ),
     ),
     "two cameras": (
         Code.TWO_CAMERAS,
@@ -300,6 +322,12 @@ CAUSES: dict[str, tuple[Code, Observation, Level, tuple[str, ...]]] = {
         with_image(stamps_ns=()),
         Level.ERROR,
         ("60 camera_info", "FASTDDS_DEFAULT_PROFILES_FILE="),
+    ),
+    "images of a camera with shared memory that do not get through": (
+        Code.IMAGE_SILENT,
+        with_node(image=sent_by(replace(CAMERA, process=LARGE), stamps_ns=()), picture=None),
+        Level.ERROR,
+        ("60 camera_info", "net.core.rmem_max", "image_transport:=compressed"),
     ),
     "images that are lost": (
         Code.IMAGES_LOST,
@@ -606,9 +634,9 @@ CAUSES: dict[str, tuple[Code, Observation, Level, tuple[str, ...]]] = {
     ),
     "depth that takes longer than a frame": (
         Code.TOO_SLOW,
-        with_values(latency_ms_p95="80", frames_skipped="12"),
+        with_values(latency_ms_p95="80", frames_skipped="12", rate_out_hz="26.9"),
         Level.WARN,
-        ("80 ms", "33 ms"),
+        ("26.9 Hz of 30.0 Hz", "80 ms", "33 ms"),
     ),
     "hardly any depth": (
         Code.MOSTLY_INVALID,
@@ -701,7 +729,17 @@ FINE = {
         clock_publishers=1,
         clock_ns=SIMULATED,
     ),
-    "a late frame that was not skipped": with_values(latency_ms_p95="80", frames_skipped="0"),
+    "a camera that is slow itself, and one frame that was skipped once": with_values(
+        latency_ms_p95="80", frames_skipped="1", rate_out_hz="29.8"
+    ),
+    "late depth of which the rates are not known": with_node(
+        status=Status(Level.OK, "running", {"latency_ms_p95": "80", "frames_skipped": "12"})
+    ),
+    "frames that failed, and were not too slow": with_values(latency_ms_p95="80", rate_out_hz="12"),
+    "a slow rate without latency": with_values(frames_skipped="12", rate_out_hz="12"),
+    "a calibration that was latched before we came": with_node(
+        info=replace(INFOS, stamps_ns=(), wall_ns=(), clock_ns=())
+    ),
     "a GPU engine": replace(
         with_values(engine="tensorrt 10.3 Orin float16", engines_not_taken=""),
         host=replace(HEALTHY.host, has_gpu=True),
@@ -758,9 +796,169 @@ def test_a_command_names_the_namespace_of_the_node() -> None:
     seen = replace(HEALTHY, nodes=(node,), camera_topics={"/front/cam/image": IMAGE})
     fix = only(seen, Code.IMAGE_NO_PUBLISHER, Level.ERROR).fix
     assert fix == (
-        "ros2 launch mono_depth_ros depth.launch.py namespace:=front"
-        " image_topic:=/front/cam/image camera_info_topic:=/front/cam/camera_info"
+        "stop /front/mono_depth, then ros2 launch mono_depth_ros depth.launch.py"
+        " namespace:=front image_topic:=/front/cam/image"
+        " camera_info_topic:=/front/cam/camera_info"
     )
+
+
+def test_a_command_can_say_all_that_the_launch_file_takes() -> None:
+    tree = ast.parse((Path(__file__).parent.parent / "launch/depth.launch.py").read_text())
+    (overrides,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "OVERRIDES"
+    )
+    assert isinstance(overrides, ast.Dict)
+    names = [ast.literal_eval(key) for key in overrides.keys if key is not None]
+    assert set(SETTINGS) == set(names) - {"autostart"} and len(names) == len(SETTINGS) + 1
+
+
+# What `config/depth.yaml` has, and use_sim_time as of every node.
+DEFAULTS = {
+    **yaml.safe_load((Path(__file__).parent.parent / "config/depth.yaml").read_text())["/**"][
+        "ros__parameters"
+    ],
+    "use_sim_time": False,
+}
+
+
+def lost_calibration(**changes: Any) -> str:
+    """The remedy for a node with these parameters, whose calibration is on another topic."""
+    info = replace(INFOS, topic=replace(INFO_INPUT, publishers=()), stamps_ns=())
+    parameters = {name: DEFAULTS[name] for name in SETTINGS} | changes.pop("parameters", {})
+    seen = with_node(info=info, calibration=None, parameters=parameters, **changes)
+    topics = {"/image_raw": IMAGE, "/usb/camera_info": CAMERA_INFO}
+    found = findings(replace(seen, camera_topics=topics))
+    return next(f.fix for f in found if f.code == Code.INFO_NO_PUBLISHER)
+
+
+RESTART = (
+    "stop /mono_depth, then ros2 launch mono_depth_ros depth.launch.py image_topic:=/image_raw"
+    " camera_info_topic:=/usb/camera_info"
+)
+
+
+def test_a_command_says_nothing_of_what_is_by_default() -> None:
+    assert lost_calibration() == RESTART
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "argument"),
+    [
+        ("model", "/my models/a.onnx", "model:=/my models/a.onnx"),
+        ("engine", "onnx", "engine:=onnx"),
+        ("precision", "int8", "precision:=int8"),
+        ("cache_dir", "~/engines", "cache_dir:=~/engines"),
+        ("image_transport", "compressed", "image_transport:=compressed"),
+        ("profile", "realsense", "profile:=realsense"),
+        ("camera_name", "front", "camera_name:=front"),
+        ("rectify", "off", "rectify:=off"),
+        # As a parameter file is read that does not quote the word.
+        ("rectify", False, "rectify:=off"),
+        ("rectify", True, "rectify:=on"),
+        ("aspect", "crop", "aspect:=crop"),
+        ("base_frame", "base_footprint", "base_frame:=base_footprint"),
+        ("camera_height", 0.3, "camera_height:=0.3"),
+        ("camera_pitch_deg", -12.5, "camera_pitch_deg:=-12.5"),
+        ("camera_roll_deg", 180.0, "camera_roll_deg:=180.0"),
+        ("fallback_hfov_deg", 60.0, "fallback_hfov_deg:=60.0"),
+        ("publish_tf", False, "publish_tf:=false"),
+        ("use_sim_time", True, "use_sim_time:=true"),
+    ],
+)
+def test_a_command_keeps_a_setting_of_the_node(name: str, value: object, argument: str) -> None:
+    words = shlex.split(lost_calibration(parameters={name: value}))
+    assert words == [*RESTART.split(), argument]
+
+
+def test_a_command_changes_the_transport_to_that_of_the_images_that_are_there() -> None:
+    def fix(transport: str, kind: str, topics: dict[str, str]) -> str:
+        name = "/image_raw" + ("/compressed" if kind == COMPRESSED_IMAGE else "")
+        image = replace(IMAGES, topic=replace(NOBODY, name=name), kind=kind, stamps_ns=())
+        seen = with_node(image=image, parameters={"image_transport": transport})
+        return findings(replace(seen, camera_topics=topics))[0].fix
+
+    there = {"/usb/image_raw/compressed": COMPRESSED_IMAGE, "/usb/camera_info": CAMERA_INFO}
+    base = "depth.launch.py image_topic:=/usb/image_raw camera_info_topic:=/usb/camera_info"
+    assert fix("raw", IMAGE, there).endswith(f"{base} image_transport:=compressed")
+    assert fix("compressed", COMPRESSED_IMAGE, there).endswith(
+        f"{base} image_transport:=compressed"
+    )
+    there = {"/usb/image_raw": IMAGE, "/usb/camera_info": CAMERA_INFO}
+    assert fix("raw", IMAGE, there).endswith(base)
+    assert fix("compressed", COMPRESSED_IMAGE, there).endswith(f"{base} image_transport:=raw")
+
+
+def test_a_node_without_any_camera_is_not_to_be_started_anew_before_there_is_one() -> None:
+    nobody = replace(IMAGES, topic=NOBODY, stamps_ns=())
+    seen = with_node(image=nobody, info=replace(INFOS, topic=replace(INFO_INPUT, publishers=())))
+    found = findings(replace(seen, camera_topics={"/usb/camera_info": CAMERA_INFO}))
+    fixes = {f.code: f.fix for f in found}
+    assert fixes[Code.INFO_NO_PUBLISHER] == "start the camera's driver, and look again"
+
+
+@pytest.mark.parametrize("camera", ["front", "robot/front"])
+def test_a_node_of_several_cameras_is_mended_in_their_file(camera: str) -> None:
+    command = f"python3 depth_node --camera {camera} --camera rear --ros-args -r x:=y"
+    sender = Endpoint(f"/{camera}/mono_depth", IMAGE, process=Process(9, command))
+    node = replace(
+        NODE,
+        name=f"/{camera}/mono_depth",
+        image=replace(IMAGES, topic=NOBODY, stamps_ns=()),
+        outputs=(replace(DEPTH, publishers=(sender,)),),
+        parameters={"camera_height": 0.3, "image_transport": "raw"},
+    )
+    there = {"/image_raw/compressed": COMPRESSED_IMAGE, "/camera_info": CAMERA_INFO}
+    seen = replace(HEALTHY, nodes=(node,), camera_topics=there)
+    fix = only(seen, Code.IMAGE_TRANSPORT, Level.ERROR).fix
+    before, _, rest = fix.partition("image_topic: ")
+    assert before == "set " and rest == (
+        "/image_raw, camera_info_topic: /camera_info, parameters: {image_transport: compressed}"
+        f" for /{camera} in the cameras_file of cameras.launch.py, then stop that and start it"
+        " again"
+    )
+    entry = yaml.safe_load("{image_topic: " + rest.partition(" for ")[0] + "}")
+    assert entry["parameters"] == {"image_transport": "compressed"}
+
+
+SOCKETS = "sudo sysctl -w net.core.rmem_max=2147483647"
+PROFILE = "export FASTDDS_DEFAULT_PROFILES_FILE="
+
+
+@pytest.mark.parametrize(
+    ("sender", "size", "start"),
+    [
+        (CAMERA, 921_648, PROFILE),
+        (replace(CAMERA, process=SMALL), 921_648, PROFILE),
+        (replace(CAMERA, process=SMALL), 400_000, SOCKETS),
+        (replace(CAMERA, process=LARGE), 921_648, SOCKETS),
+        (replace(CAMERA, process=Process(3, "x")), 921_648, PROFILE),
+        (replace(CAMERA, elsewhere=True), 921_648, SOCKETS),
+    ],
+)
+def test_the_profile_is_for_a_sender_that_lacks_shared_memory(
+    sender: Endpoint, size: int, start: str
+) -> None:
+    few = sent_by(sender, stamps_ns=STAMPS[::4], wall_ns=ARRIVALS[::4], clock_ns=(0,) * 15)
+    found = findings(with_node(image=few, picture=Picture(640, 480, size)))
+    (fix,) = (f.fix for f in found if f.code == Code.IMAGES_LOST)
+    assert fix.startswith(start)
+
+
+@pytest.mark.parametrize("input_name", ["image", "info"])
+@pytest.mark.parametrize("policy", ["reliable", "latched"])
+def test_only_overrides_that_the_node_takes_are_promised(input_name: str, policy: str) -> None:
+    stream = getattr(NODE, input_name)
+    asks = replace(stream.topic.subscriptions[0], **{policy: True})
+    deaf = replace(stream, topic=replace(stream.topic, subscriptions=(asks,)), stamps_ns=())
+    found = findings(with_node(**{input_name: deaf}))
+    (fix,) = (f.fix for f in found if f.code == Code.QOS_MISMATCH)
+    if (input_name, policy) == ("image", "reliable"):
+        assert fix.endswith("-p qos_overrides./image_raw.subscription.reliability:=best_effort")
+    else:
+        wanted = {"reliable": "reliable", "latched": "transient local"}[policy]
+        assert fix == f"make /camera/driver publish it {wanted}"
 
 
 @given(st.sets(st.text("abc/_", max_size=8), max_size=6), st.text("abc/_", max_size=8))

@@ -12,7 +12,7 @@ from mono_depth_ros.camera import Calibration
 from mono_depth_ros.camera_info import UncalibratedError, calibration_from_info
 from mono_depth_ros.doctor.finding import Claim, Code
 from mono_depth_ros.doctor.graph import kind, mismatch
-from mono_depth_ros.doctor.launch_command import launch_command, similar
+from mono_depth_ros.doctor.launch_command import launch_remedy, similar
 from mono_depth_ros.doctor.observation import (
     CAMERA_INFO,
     DepthNode,
@@ -38,7 +38,7 @@ def images(node: DepthNode, seen: Observation) -> Iterator[Claim]:
     if image is None or not _reachable(image):
         return
     heard, announced = len(image.stamps_ns), len(info.stamps_ns) if info else 0
-    name, remedy = image.topic.name, remedy_for_loss(seen)
+    name, remedy = image.topic.name, remedy_for_loss(node, seen)
     if not heard:
         camera = image.topic.publishers[0].node
         what = f"{camera} publishes {name}, but no image came"
@@ -88,7 +88,7 @@ def calibration(node: DepthNode, seen: Observation) -> Iterator[Claim]:
         what = f"nobody publishes {topic.name}"
         if infos:
             what += f"; camera_info is on {', '.join(infos[:4])}"
-            fix = launch_command(seen, node)
+            fix = launch_remedy(seen, node)
         else:
             fix = (
                 "calibrate the camera (ros2 run camera_calibration cameracalibrator), or give a"
@@ -197,7 +197,7 @@ def frames(node: DepthNode, seen: Observation) -> Iterator[Claim]:
             " (v4l2_camera: camera_frame_id)",
         )
         return
-    if info is not None and info.stamps_ns and info.frame_id != name:
+    if info is not None and node.calibration is not None and info.frame_id != name:
         yield (
             Code.FRAMES_DIFFER,
             Level.WARN,

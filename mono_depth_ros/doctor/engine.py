@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from mono_depth_ros.doctor.finding import Claim, Code
-from mono_depth_ros.doctor.observation import DepthNode, Observation
+from mono_depth_ros.doctor.observation import DepthNode, Observation, Status
 from mono_depth_ros.health import Level
 
 _MOSTLY_INVALID = 0.5
+# Depth a second, of images a second, below which frames are lost, and not only one now and then.
+_LOST_SHARE = 0.9
 
 
 def engine(node: DepthNode, seen: Observation) -> Iterator[Claim]:
@@ -52,18 +54,7 @@ def depth(node: DepthNode, seen: Observation) -> Iterator[Claim]:
         )
     if node.status is None:
         return
-    period, latency = _period_ms(node), node.status.number("latency_ms_p95")
-    if period is not None and latency is not None and latency > period:
-        skipped = node.status.number("frames_skipped")
-        if skipped is None or skipped > 0:
-            yield (
-                Code.TOO_SLOW,
-                Level.WARN,
-                f"depth takes {latency:.0f} ms (p95), and images come every {period:.0f} ms: frames"
-                " are skipped",
-                f"ros2 param set {node.name} cloud.stride 4; build_engine --precision int8"
-                " --calibrate PICTURES; a GPU; or a slower or smaller camera image",
-            )
+    yield from _speed(node, node.status)
     invalid = node.status.number("invalid_share")
     if invalid is not None and invalid > _MOSTLY_INVALID:
         yield (
@@ -71,6 +62,28 @@ def depth(node: DepthNode, seen: Observation) -> Iterator[Claim]:
             Level.WARN,
             f"{invalid:.0%} of the pixels have no depth",
             f"ros2 param set {node.name} max_depth 20.0; check min_depth, and the lens",
+        )
+
+
+def _speed(node: DepthNode, status: Status) -> Iterator[Claim]:
+    """Whether depth keeps up with the camera.
+
+    Latency alone does not tell: it has the camera's own delay in it. Nor does the count of skipped
+    frames, which is since the node was activated.
+    """
+    period, latency = _period_ms(node), status.number("latency_ms_p95")
+    images, frames = status.number("rate_in_hz"), status.number("rate_out_hz")
+    if period is None or latency is None or images is None or frames is None:
+        return
+    # Frames that failed were not too slow.
+    if latency > period and frames < _LOST_SHARE * images and status.number("frames_skipped") != 0:
+        yield (
+            Code.TOO_SLOW,
+            Level.WARN,
+            f"depth comes at {frames:.1f} Hz of {images:.1f} Hz images, and takes {latency:.0f} ms"
+            f" (p95) while they come every {period:.0f} ms: frames are skipped",
+            f"ros2 param set {node.name} cloud.stride 4; build_engine --precision int8"
+            " --calibrate PICTURES; a GPU; or a slower or smaller camera image",
         )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mono_depth_ros.doctor.finding import Claim, Code
 from mono_depth_ros.doctor.host import MEETING, Process
-from mono_depth_ros.doctor.launch_command import LAUNCH, launch_command, similar
+from mono_depth_ros.doctor.launch_command import launch_remedy, similar
 from mono_depth_ros.doctor.observation import (
     CAMERA_INFO,
     COMPRESSED_IMAGE,
@@ -26,7 +26,7 @@ def presence(seen: Observation) -> Iterator[Claim]:
         return
     here, running = seen.host.environment, seen.host.depth_nodes
     domain = here.get("ROS_DOMAIN_ID", "0")
-    what, fix = f"no depth node is on ROS domain {domain}", launch_command(seen, None)
+    what, fix = f"no depth node is on ROS domain {domain}", launch_remedy(seen, None)
     if seen.wanted:
         what = f"no depth node is called {seen.wanted} on ROS domain {domain}"
         fix = "look without --node for what is there"
@@ -59,7 +59,7 @@ def state(node: DepthNode, seen: Observation) -> Iterator[Claim]:
             Level.ERROR,
             f"{node.namesakes + 1} nodes are called {node.name}: services and parameters reach"
             " either, and both publish (one that was killed counts for 20 s more)",
-            f"stop one, or give each a namespace: {LAUNCH} namespace:=front",
+            "stop one, or start each in a namespace of its own (namespace:=front)",
         )
     if not node.state:
         yield (
@@ -76,7 +76,7 @@ def state(node: DepthNode, seen: Observation) -> Iterator[Claim]:
             Code.NOT_ACTIVE,
             Level.ERROR,
             f"the node is {node.state}, so it takes no images",
-            " && ".join(commands) or f"start it again: {launch_command(seen, node)}",
+            " && ".join(commands) or f"stop {node.name}, and start it as it was started",
         )
 
 
@@ -92,14 +92,14 @@ def image_topic(node: DepthNode, seen: Observation) -> Iterator[Claim]:
         if seen.camera_topics.get(base if compressed else f"{base}/compressed") == other:
             transport = "raw" if compressed else "compressed"
             what = f"nobody publishes {topic.name}, but the {transport} images are there"
-            fix = launch_command(seen, node, image_transport=transport)
+            fix = launch_remedy(seen, node, image_transport=transport)
             yield Code.IMAGE_TRANSPORT, Level.ERROR, what, fix
             return
         images = similar(topic.name, seen.camera_topics, IMAGE, COMPRESSED_IMAGE)
         what = f"nobody publishes {topic.name}"
         if images:
             what += f"; images are on {', '.join(images[:4])}"
-            fix = launch_command(seen, node)
+            fix = launch_remedy(seen, node)
         else:
             what += ", nor any other image"
             fix = (
@@ -131,7 +131,7 @@ def kind(node: DepthNode, stream: Stream, seen: Observation) -> Iterator[Claim]:
             Code.WRONG_TYPE,
             Level.ERROR,
             f"{stream.topic.name} is {', '.join(sorted(kinds))}, and the node needs {wanted}",
-            launch_command(seen, node, **{argument: there}),
+            launch_remedy(seen, node, **{argument: there}),
         )
 
 
@@ -179,13 +179,18 @@ def qos(node: DepthNode, seen: Observation) -> Iterator[Claim]:
         for publisher in topic.publishers:
             # A calibration has two subscriptions, for cameras that latch it and for the others.
             if reason := mismatch(publisher, topic.subscriptions):
-                override = f"qos_overrides.{topic.name}.subscription.{reason.policy}"
+                fix = f"make {publisher.node} publish it {reason.asked}"
+                # Only this of the node's inputs can be set: images have no durability to override,
+                # and calibrations nothing.
+                if stream is node.image and reason is _RELIABILITY:
+                    override = f"qos_overrides.{topic.name}.subscription.{reason.policy}"
+                    fix = _restart_with(node, f"{override}:={reason.weaker}")
                 yield (
                     Code.QOS_MISMATCH,
                     Level.ERROR,
                     f"{publisher.node} publishes {topic.name} {reason.offered}, and the node asks"
                     f" for {reason.asked}, so nothing arrives",
-                    f"start the node with --ros-args -p {override}:={reason.weaker}",
+                    fix,
                 )
     for topic in node.outputs:
         for publisher in topic.publishers[:1]:
@@ -198,6 +203,10 @@ def qos(node: DepthNode, seen: Observation) -> Iterator[Claim]:
                         f"{subscription.node} asks for {topic.name} {reason.asked}, and the node"
                         f" publishes it {reason.offered}, so nothing arrives",
                         f"set the {reason.policy} of {subscription.node} to {reason.weaker} (RViz:"
-                        " Topic, in the display), or start the node with --ros-args -p"
-                        f" {override}:={reason.stronger}",
+                        " Topic, in the display), or"
+                        f" {_restart_with(node, f'{override}:={reason.stronger}')}",
                     )
+
+
+def _restart_with(node: DepthNode, parameter: str) -> str:
+    return f"stop {node.name}, and start it with --ros-args -p {parameter}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mono_depth_ros.doctor.finding import Claim, Code
+from mono_depth_ros.doctor.host import Process
 from mono_depth_ros.doctor.observation import DepthNode, Observation
 from mono_depth_ros.health import Level
 
@@ -13,6 +14,10 @@ _SHM_BYTES = 256 << 20
 # An image in a burst of fragments must fit the socket's buffer.
 _RMEM_BYTES = 4 << 20
 FAST_DDS, _CYCLONE = "rmw_fastrtps", "rmw_cyclonedds"
+_SOCKETS = (
+    "sudo sysctl -w net.core.rmem_max=2147483647 (and in /etc/sysctl.d to keep it); or"
+    " image_transport:=compressed"
+)
 
 
 def _with_profile(seen: Observation, name: str) -> str:
@@ -20,11 +25,25 @@ def _with_profile(seen: Observation, name: str) -> str:
     return f"export {variable} where {name} is started, and start it again"
 
 
-def remedy_for_loss(seen: Observation) -> str:
-    """What to do where images are lost on their way from the camera."""
-    if seen.rmw.startswith(FAST_DDS):
+def remedy_for_loss(node: DepthNode, seen: Observation) -> str:
+    """What to do where images are lost on their way from the camera.
+
+    Shared memory may be too small only where the sender is on this machine, and is not known to
+    have enough of it; else the images are lost in sockets.
+    """
+    _, _, size = _image_size(node)
+    senders = node.image.topic.publishers if node.image is not None else ()
+    if seen.rmw.startswith(FAST_DDS) and any(
+        not sender.elsewhere and not _holds(sender.process, size) for sender in senders
+    ):
         return _with_profile(seen, "the camera's driver")
-    return "sudo sysctl -w net.core.rmem_max=2147483647; or image_transport:=compressed"
+    return _SOCKETS
+
+
+def _holds(process: Process | None, size: int) -> bool:
+    """Whether an image of so many bytes fits a process's shared memory; False if not known."""
+    segment = process.segment_bytes if process is not None else None
+    return segment is not None and 0 < size <= segment
 
 
 def transport(node: DepthNode, seen: Observation) -> Iterator[Claim]:
@@ -60,8 +79,7 @@ def transport(node: DepthNode, seen: Observation) -> Iterator[Claim]:
             Level.WARN,
             f"images of {size / 1e6:.1f} MB come over the network, and a socket may buffer"
             f" {rmem / 1e6:.1f} MB",
-            "sudo sysctl -w net.core.rmem_max=2147483647 (and in /etc/sysctl.d to keep it); or"
-            " image_transport:=compressed",
+            _SOCKETS,
         )
 
 
