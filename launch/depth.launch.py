@@ -3,8 +3,9 @@
 Usage:
     ros2 launch mono_depth_ros depth.launch.py image_topic:=/camera/image_raw \
         camera_info_topic:=/camera/camera_info
-    ros2 launch mono_depth_ros depth.launch.py image_transport:=compressed rviz:=true
-    ros2 launch mono_depth_ros depth.launch.py profile:=realsense camera_height:=0.3
+    ros2 launch mono_depth_ros depth.launch.py image_transport:=compressed camera_height:=0.3
+    ros2 launch mono_depth_ros depth.launch.py rviz:=true rviz_frame:=default_cam
+    ros2 launch mono_depth_ros depth.launch.py rviz:=true profile:=realsense
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from launch.substitutions import (
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from mono_depth_ros.output_profiles import PROFILES, profile_topics
 
 # Arguments that are parameters of the node. One left empty changes nothing, so what the parameter
 # file says holds unless the command line says otherwise.
@@ -64,6 +67,11 @@ def _arguments() -> list[DeclareLaunchArgument]:
         "namespace": ("", "namespace of the node and of its relative topics"),
         "params_file": (_config("depth.yaml"), "parameters of the node"),
         "rviz": ("false", "open RViz on the results"),
+        "rviz_frame": (
+            "",
+            "RViz's fixed frame: the frame_id of the camera's images (empty: the optical frame of"
+            " a profile that is given here, else camera_optical_frame)",
+        ),
         "log_level": ("info", "debug, info, warn, error or fatal"),
     }
     return [
@@ -88,6 +96,32 @@ def _fast_dds_profile() -> SetEnvironmentVariable:
     if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy"):
         return SetEnvironmentVariable(old, shipped)
     return SetEnvironmentVariable(new, EnvironmentVariable(new, default_value=[shipped]))
+
+
+def _profile_in_rviz(profile: str, camera_name: str) -> tuple[list[tuple[str, str]], str]:
+    """How a configuration for the generic topics shows those of a profile.
+
+    Returns:
+        Remappings, and the optical frame: empty where that is the input's.
+
+    Raises:
+        RuntimeError: there is no such profile.
+        ValueError: the camera's name cannot be part of a topic.
+    """
+    if profile not in PROFILES:
+        raise RuntimeError(f"there is no profile '{profile}'; use {', '.join(PROFILES)}")
+    topics = profile_topics(PROFILES[profile], camera_name)
+    remappings = []
+    for generic in PROFILES["generic"].topics:
+        # The displays are reliable, and get nothing from a best-effort publisher.
+        name = next(
+            topic.name
+            for topic in topics
+            if topic.output == generic.output and topic.qos.reliability != "best_effort"
+        )
+        if name != generic.name:
+            remappings.append((generic.name, name))
+    return remappings, next(topic.frame for topic in topics if topic.output == "depth")
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
@@ -116,14 +150,16 @@ def _nodes(context: LaunchContext) -> list[Node]:
         respawn=True,
         respawn_delay=2.0,
     )
+    renamed, optical_frame = _profile_in_rviz(given["profile"] or "generic", given["camera_name"])
+    frame = LaunchConfiguration("rviz_frame").perform(context) or optical_frame
     clock = {name: value for name, value in overrides.items() if name == "use_sim_time"}
     rviz = Node(
         package="rviz2",
         executable="rviz2",
         namespace=LaunchConfiguration("namespace"),
-        arguments=["-d", _config("mono_depth.rviz")],
+        arguments=["-d", _config("mono_depth.rviz"), *(["-f", frame] if frame else [])],
         parameters=[clock] if clock else [],
-        remappings=remappings,
+        remappings=[*remappings, *renamed],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     return [depth, rviz]

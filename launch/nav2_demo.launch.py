@@ -2,8 +2,12 @@
 
 A virtual camera is driven through a room and publishes its true pose to tf; the depth node makes
 the clouds; nav2_costmap_2d makes a local costmap of them; RViz shows it all. Needs the packages
-nav2_costmap_2d and nav2_lifecycle_manager. Takes every argument of depth.launch.py as well, except
-namespace.
+nav2_costmap_2d and nav2_lifecycle_manager.
+
+Takes the arguments of depth.launch.py as well, except: namespace, base_frame and rviz_frame, which
+are set here; camera_height, camera_pitch_deg and camera_roll_deg, since tf tells how the camera is
+held (mount_height_m and mount_pitch_deg change that); profile and camera_name, since the robot's tf
+does not lead to the frames of a driver's profile.
 
 Usage:
     ros2 launch mono_depth_ros nav2_demo.launch.py
@@ -75,13 +79,27 @@ def _costmap(context: LaunchContext) -> dict[str, object]:
     return parameters
 
 
+def _refuse_profile(context: LaunchContext) -> None:
+    """Raises RuntimeError where a driver's profile is asked for."""
+    # Only given, not declared yet: the include does that.
+    profile = context.launch_configurations.get("profile", "")
+    if profile not in ("", "generic"):
+        raise RuntimeError(
+            f"profile:={profile} has frames that this robot's tf does not lead to; leave it out, or"
+            " look at it with demo.launch.py"
+        )
+
+
 def _actions(context: LaunchContext) -> list[Action]:
+    _refuse_profile(context)
     depth = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(_share("launch", "depth.launch.py")),
         # The costmap's topics are absolute.
         launch_arguments={
             "namespace": "",
             "base_frame": "base_footprint",
+            # Whatever params_file says.
+            "profile": "generic",
             "rviz": "false",
         }.items(),
     )

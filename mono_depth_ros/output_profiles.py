@@ -418,6 +418,12 @@ def profile_topics(profile: Profile, camera_name: str = "") -> tuple[Topic, ...]
 def profile_frames(profile: Profile, camera_name: str = "") -> tuple[StaticFrame, ...]:
     """The static frames of a profile with the camera's name put in.
 
+    With another name than the driver's default, a root that does not have the name in it, as
+    `oak-d-base-frame`, is left out: two cameras below one root would be in one place.
+
+    Args:
+        camera_name: empty takes the driver's default.
+
     Raises:
         ValueError: the name cannot be part of a topic.
     """
@@ -429,6 +435,7 @@ def profile_frames(profile: Profile, camera_name: str = "") -> tuple[StaticFrame
             child=frame.child.replace("{camera}", name),
         )
         for frame in profile.frames
+        if name == profile.camera_name or "{camera}" in frame.parent
     )
 
 

@@ -1,14 +1,27 @@
-"""Launch files for Nav2, for several cameras, and for our neighbours, with stand-in executables."""
+"""Launch files for RViz, Nav2, several cameras, and our neighbours, with stand-in executables."""
 
 from __future__ import annotations
 
 import ast
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from launch_rig import NAME, PROFILE_VARIABLES, ROOT, LaunchRig, needs_launch, parameters, rules
+from launch_rig import (
+    NAME,
+    PROFILE_VARIABLES,
+    ROOT,
+    LaunchRig,
+    Report,
+    needs_launch,
+    parameters,
+    rules,
+)
+
+from mono_depth_ros.interface_tables import launch_arguments
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.launch.py"))
 OURS = [ROOT / "launch" / name for name in ("nav2_demo.launch.py", "cameras.launch.py")]
@@ -49,6 +62,106 @@ def test_launch_arguments_are_described(rig: LaunchRig, path: Path) -> None:
     arguments = description.get_launch_arguments()
     assert arguments
     assert all(argument.description for argument in arguments)
+
+
+# --- RViz on one camera
+
+
+def fixed_frame(report: Report) -> str | None:
+    """What rviz2 is told with -f."""
+    given = dict(pairwise(report["arguments"]))
+    return given.get("-f")
+
+
+@needs_launch
+@pytest.mark.parametrize(("given", "frame"), [({}, None), ({"rviz_frame": "eye"}, "eye")])
+def test_rviz_takes_the_frame_that_is_given(
+    rig: LaunchRig, tmp_path: Path, given: dict[str, str], frame: str | None
+) -> None:
+    # RViz is not told of a profile in the parameter file.
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**: {ros__parameters: {profile: oak}}\n")
+    reports = rig.run(rig.ours("depth.launch.py"), 2, rviz="true", params_file=str(file), **given)
+    assert fixed_frame(reports["rviz2"]) == frame
+    names = rules(reports["rviz2"])
+    assert not {"points", "image_rect", "depth/image_color"} & set(names)
+    assert "-f" not in reports["depth_node"]["arguments"]
+
+
+# As in test_output_profiles.py, from the drivers' documents; the rest is under its generic name.
+RS, ZED_NODE = "camera/camera", "zed/zed_node"
+IN_RVIZ = {
+    "realsense": (
+        "camera_depth_optical_frame",
+        {
+            "points": f"{RS}/depth/color/points",
+            "image_rect": f"{RS}/color/image_raw",
+            "image_rect/camera_info": f"{RS}/color/camera_info",
+            "depth/image_rect": f"{RS}/depth/image_rect_raw",
+            "depth/camera_info": f"{RS}/depth/camera_info",
+        },
+    ),
+    "zed": (
+        "zed_left_camera_frame_optical",
+        {
+            "points": f"{ZED_NODE}/point_cloud/cloud_registered",
+            "image_rect": f"{ZED_NODE}/rgb/color/rect/image",
+            "image_rect/camera_info": f"{ZED_NODE}/rgb/color/rect/camera_info",
+            "depth/image_rect": f"{ZED_NODE}/depth/depth_registered",
+            "depth/camera_info": f"{ZED_NODE}/depth/camera_info",
+            "disparity": f"{ZED_NODE}/disparity/disparity_image",
+            "right/camera_info": f"{ZED_NODE}/right/color/rect/camera_info",
+            "confidence": f"{ZED_NODE}/confidence/confidence_map",
+        },
+    ),
+    "oak": (
+        "oak_rgb_camera_optical_frame",
+        {
+            # oak/points is best effort.
+            "points": "oak/rgbd/points",
+            "image_rect": "oak/rgb/image_raw",
+            "image_rect/camera_info": "oak/rgb/camera_info",
+            "depth/image_rect": "oak/stereo/image_raw",
+            "depth/camera_info": "oak/stereo/camera_info",
+        },
+    ),
+}
+
+
+@needs_launch
+@pytest.mark.parametrize("profile", IN_RVIZ)
+def test_rviz_shows_a_profile_with_the_same_configuration(rig: LaunchRig, profile: str) -> None:
+    reports = rig.run(rig.ours("depth.launch.py"), 2, rviz="true", profile=profile)
+    frame, renamed = IN_RVIZ[profile]
+    assert fixed_frame(reports["rviz2"]) == frame
+    names = rules(reports["rviz2"])
+    inputs = {"image_raw", "image_raw/compressed", "camera_info"}
+    assert {k: v for k, v in names.items() if k not in inputs and k != "__ns"} == renamed
+    # The node has these names already.
+    assert not renamed.keys() & rules(reports["depth_node"]).keys()
+
+
+@needs_launch
+def test_rviz_takes_the_camera_s_name_but_a_frame_that_is_given_first(rig: LaunchRig) -> None:
+    asked = {"rviz": "true", "profile": "realsense", "camera_name": "d435"}
+    rviz = rig.run(rig.ours("depth.launch.py"), 2, **asked)["rviz2"]
+    assert fixed_frame(rviz) == "d435_depth_optical_frame"
+    assert rules(rviz)["points"] == "camera/d435/depth/color/points"
+    rviz = rig.run(rig.ours("depth.launch.py"), 2, rviz_frame="base_link", **asked)["rviz2"]
+    assert fixed_frame(rviz) == "base_link"
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"profile": "relsense"}, "there is no profile 'relsense'; use generic, realsense, zed"),
+        ({"profile": "oak", "camera_name": "2nd"}, "camera_name '2nd': use letters"),
+    ],
+)
+def test_a_profile_that_is_none_is_named(rig: LaunchRig, given: dict[str, str], said: str) -> None:
+    rig.run(rig.ours("depth.launch.py"), 0, **given)
+    assert any(said in line for line in rig.errors), rig.errors
 
 
 # --- Nav2
@@ -116,6 +229,54 @@ def test_nav2_demo_names_a_file_without_a_costmap(nav2: LaunchRig, tmp_path: Pat
     file.write_text("controller_server:\n  ros__parameters: {}\n")
     nav2.run(nav2.ours("nav2_demo.launch.py"), 0, costmap_file=str(file))
     assert any(f"{file} has no parameters of a local_costmap" in line for line in nav2.errors)
+
+
+@needs_launch
+@pytest.mark.parametrize("profile", ["realsense", "zed", "oak"])
+def test_nav2_demo_refuses_frames_that_its_tf_does_not_lead_to(
+    nav2: LaunchRig, profile: str
+) -> None:
+    nav2.run(nav2.ours("nav2_demo.launch.py"), 0, profile=profile)
+    said = f"profile:={profile} has frames that this robot's tf does not lead to; leave it out"
+    assert any(said in line for line in nav2.errors), nav2.errors
+
+
+@needs_launch
+@pytest.mark.parametrize("given", [{}, {"profile": "generic"}])
+def test_nav2_demo_is_generic_whatever_the_parameter_file_says(
+    nav2: LaunchRig, tmp_path: Path, given: dict[str, str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**: {ros__parameters: {profile: oak, max_depth: 5.0}}\n")
+    asked = {"params_file": str(file), "image_topic": "/cam", "rviz_frame": "eye", **given}
+    reports = nav2.run(nav2.ours("nav2_demo.launch.py"), 5, **asked)
+    last: dict[str, Any] = {}
+    for section in parameters(reports["depth_node"]).values():
+        last |= section
+    assert (last["profile"], last["max_depth"]) == ("generic", 5.0)
+    assert rules(reports["depth_node"])["image_raw"] == "/cam"
+    assert fixed_frame(reports["rviz2"]) is None
+
+
+# Arguments of depth.launch.py that do nothing in nav2_demo.launch.py, or are refused there.
+NOT_IN_NAV2_DEMO = {
+    *("namespace", "base_frame", "camera_height", "camera_pitch_deg", "camera_roll_deg"),
+    *("profile", "camera_name", "rviz_frame"),
+}
+
+
+def test_what_nav2_demo_does_not_take_is_listed_wherever_it_is_described() -> None:
+    docstring = ast.get_docstring(ast.parse(OURS[0].read_text())) or ""
+    interface = (ROOT / "docs/interface.md").read_text(encoding="utf-8")
+    nav2 = (ROOT / "docs/nav2.md").read_text(encoding="utf-8")
+    arguments = {name for name, _, _ in launch_arguments(ROOT / "launch/depth.launch.py")}
+    for text, begin, end in (
+        (docstring, "except", "Usage"),
+        (interface.partition("### nav2_demo.launch.py")[2], "except", "<!--"),
+        (nav2, "except `namespace`", "\n\n"),
+    ):
+        listed = (begin + text.partition(begin)[2]).partition(end)[0]
+        assert arguments & set(re.findall(r"\w+", listed)) == NOT_IN_NAV2_DEMO
 
 
 def test_rviz_shows_the_costmap_and_what_it_is_made_of() -> None:

@@ -130,6 +130,12 @@ def test_every_output_has_a_topic_and_no_name_has_two(profile: Profile) -> None:
 
 
 @profiles
+def test_every_output_has_a_topic_that_a_reliable_subscriber_hears(profile: Profile) -> None:
+    heard = {t.output for t in profile.topics if t.qos.reliability != "best_effort"}
+    assert heard == set(OUTPUTS)
+
+
+@profiles
 @pytest.mark.parametrize("camera", ["", "front", "Cam_2"])
 def test_names_are_valid_in_ros_with_any_camera_name(profile: Profile, camera: str) -> None:
     assert all(ROS_NAME.fullmatch(t.name) for t in profile_topics(profile, camera))
@@ -152,10 +158,36 @@ def test_a_camera_name_goes_where_the_driver_puts_it() -> None:
     assert zed["front/zed_node/depth/depth_registered"] == "front_left_camera_frame_optical"
     oak = profile_frames(PROFILES["oak"], "rear")
     assert [(f.parent, f.child) for f in oak] == [
-        ("oak-d-base-frame", "rear"),
         ("rear", "rear_rgb_camera_frame"),
         ("rear_rgb_camera_frame", "rear_rgb_camera_optical_frame"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "roots", "count"),
+    [
+        ("realsense", "camera", ("camera_link", "front_link"), (4, 4)),
+        ("zed", "zed", ("zed_camera_link", "front_camera_link"), (3, 3)),
+        # One row less: `oak-d-base-frame` belongs to the camera of the driver's default name.
+        ("oak", "oak", ("oak-d-base-frame", "front"), (3, 2)),
+    ],
+)
+def test_two_cameras_of_a_profile_share_no_frame(
+    name: str, default: str, roots: tuple[str, str], count: tuple[int, int]
+) -> None:
+    trees = [profile_frames(PROFILES[name], camera) for camera in ("", "front")]
+    assert trees[0] == profile_frames(PROFILES[name], default)
+    assert tuple(tree[0].parent for tree in trees) == roots
+    assert tuple(len(tree) for tree in trees) == count
+    first, second = ({f.parent for f in tree} | {f.child for f in tree} for tree in trees)
+    assert not first & second
+    # Without its root it is a tree yet, which leads to all that is published.
+    known = {trees[1][0].parent}
+    for frame in trees[1]:
+        assert frame.parent in known
+        known.add(frame.child)
+    used = {t.frame for t in profile_topics(PROFILES[name], "front") if t.output != "right_info"}
+    assert used <= known
 
 
 @profiles

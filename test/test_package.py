@@ -152,6 +152,26 @@ def test_every_module_imports_where_rclpy_knows_no_generics() -> None:
     assert result.returncode == 0, result.stderr[-2000:]
 
 
+def test_what_launch_files_import_of_ours_needs_the_standard_library_alone() -> None:
+    """`ros2 launch` runs them with the system's Python, which need not have our requirements."""
+    modules = {
+        name.removeprefix("from ")
+        for path in (ROOT / "launch").glob("*.launch.py")
+        for name in re.findall(rf"^from {NAME}[\w.]*", path.read_text(), re.MULTILINE)
+    }
+    assert modules == {f"{NAME}.output_profiles"}
+    # -S: without site-packages.
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", f"import {', '.join(modules)}"],
+        cwd=ROOT,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 # --- Build
 
 
@@ -166,6 +186,8 @@ def test_colcon_builds_and_installs(tmp_path: Path, options: list[str]) -> None:
         ".*", "__pycache__", "*.egg-info", "build", "install", "log", "runs", "*_out"
     )
     shutil.copytree(ROOT, source, ignore=ignore)
+    # Which `ros2 launch examples/...` leaves behind.
+    (source / "examples/__pycache__").mkdir()
     build = [sys.executable, "-m", "colcon", "build", *options]
     result = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -177,7 +199,7 @@ def test_colcon_builds_and_installs(tmp_path: Path, options: list[str]) -> None:
     for folder, patterns in {
         "launch": ["*.launch.py"],
         "config": ["*.yaml", "*.xml", "*.rviz", "*.json"],
-        "examples": ["*"],
+        "examples": ["*.py", "*.md"],
         "config/model_cards": ["*.yaml"],
         "models": ["*.onnx", "*.csv"],
         "models/parity": ["*"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from mono_depth_ros.frame_statistics import FrameStatistics, FrameTiming
-from mono_depth_ros.output_profiles import OUTPUTS, PROFILES
+from mono_depth_ros.output_profiles import OUTPUTS, PROFILES, profile_topics
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 # Topic -> type, of the profile that the files are for.
@@ -89,19 +90,16 @@ def test_rviz_shows_topics_of_the_node_as_their_type(name: str, cameras: int) ->
         if cameras:
             namespace, _, topic = topic.partition("/")
             namespaces.add(namespace)
-        # What goes into the node is an image as well.
-        types = {**PUBLISHED, "image_raw": "Image"}
-        assert types[topic] == RVIZ_TYPES[display["Class"].partition("/")[2]]
+        assert PUBLISHED[topic] == RVIZ_TYPES[display["Class"].partition("/")[2]]
     assert len(namespaces) == cameras
 
 
 def test_rviz_of_the_node_shows_the_cloud_and_two_images_and_leaves_the_rest_off() -> None:
     manager = _rviz("mono_depth.rviz")
-    assert _shown(manager, True) == {
-        "points": "Reliable",
-        "image_raw": "Best Effort",
-        "depth/image_color": "Reliable",
-    }
+    # Not image_raw, of which there may be compressed images alone.
+    assert _shown(manager, True) == dict.fromkeys(
+        ("points", "image_rect", "depth/image_color"), "Reliable"
+    )
     assert _shown(manager, False) == dict.fromkeys(
         ("scan", "points/obstacles", "points/clearing", "confidence"), "Reliable"
     )
@@ -161,6 +159,29 @@ def test_foxglove_images_are_images_of_the_node_with_their_calibration() -> None
             assert PUBLISHED[mode["imageTopic"].removeprefix("/")] == "Image"
             assert PUBLISHED[mode["calibrationTopic"].removeprefix("/")] == "CameraInfo"
     assert sorted(topics) == ["/depth/image_color", "/image_rect"]
+
+
+def test_the_documented_command_makes_a_layout_for_a_realsense(tmp_path: Path) -> None:
+    page = (CONFIG.parent / "docs" / "seeing.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (command,) = (block for block in blocks if "realsense_layout.json" in block)
+    (tmp_path / "foxglove_layout.json").symlink_to(CONFIG / "foxglove_layout.json")
+    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
+    panels = json.loads((tmp_path / "realsense_layout.json").read_text())["configById"]
+    images = [p["imageMode"] for name, p in panels.items() if name.startswith("Image!")]
+    shown = {mode[key] for mode in images for key in ("imageTopic", "calibrationTopic")}
+    shown |= set(panels["3D!mono_depth"]["topics"])
+    # The generic ones that are left have no counterpart in the driver.
+    driver = {f"/{topic.name}" for topic in profile_topics(PROFILES["realsense"]) if topic.source}
+    assert shown & driver == {
+        "/camera/camera/depth/color/points",
+        "/camera/camera/color/image_raw",
+        "/camera/camera/depth/camera_info",
+    }
+    assert shown - driver == {
+        *("/depth/image_color", "/scan", "/points/obstacles", "/points/clearing")
+    }
+    assert shown <= {f"/{topic.name}" for topic in profile_topics(PROFILES["realsense"])}
 
 
 def test_foxglove_scene_shows_cloud_scan_and_camera_of_the_node() -> None:
