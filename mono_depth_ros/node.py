@@ -441,6 +441,7 @@ class DepthNode(LifecycleNode):
         self._end_image_input()
         self._end_info_inputs()
         self._depth_worker.detach(self)
+        self._tf.stop_listening()
         # Of the last frame, which may have come after all.
         self._clear_error()
 

@@ -122,8 +122,7 @@ class TfFrames:
                 self._buffer = self._listener = None
 
     def forget(self) -> None:
-        """Stops listening, and takes back what was sent."""
-        self.stop_listening()
+        """Takes back what was sent."""
         with self._lock:
             self._sent = {}
             if self._publisher is not None:
