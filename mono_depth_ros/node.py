@@ -768,7 +768,8 @@ def _serve(arguments: list[str], namespaces: list[str], leave: threading.Event) 
         while not leave.is_set():
             try:
                 # Not until a Future is done: Jazzy's executor would add a callback to it each time.
-                executor.spin_once(timeout_sec=DEMAND_PERIOD_S)
+                # Nor with a timeout, which costs a timer: those of the nodes end the wait as well.
+                executor.spin_once()
             except Exception as error:  # no message or request may end the node
                 nodes[0].get_logger().error(_unexpected(error), throttle_duration_sec=1.0)
     except (ValueError, RuntimeError, ParameterException, NameValidationException) as error:
