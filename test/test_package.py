@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,17 @@ def test_fast_dds_profile_holds_images() -> None:
     assert used == defined
 
 
+def output_of(
+    command: list[str], folder: Path, environment: Mapping[str, str] | None = None
+) -> str:
+    """What a command prints, which must succeed; None is the environment of the tests."""
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
 # rclpy's classes took no type arguments up to Jazzy: what is evaluated at import must not have any.
 IMPORT_AS_ON_HUMBLE = """
 import importlib, pkgutil, rclpy
@@ -142,14 +153,7 @@ for module in pkgutil.walk_packages(mono_depth_ros.__path__, "mono_depth_ros."):
 @pytest.mark.slow
 def test_every_module_imports_where_rclpy_knows_no_generics() -> None:
     pytest.importorskip("rclpy")
-    result = subprocess.run(
-        [sys.executable, "-c", IMPORT_AS_ON_HUMBLE],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    output_of([sys.executable, "-c", IMPORT_AS_ON_HUMBLE], ROOT)
 
 
 def test_what_launch_files_import_of_ours_needs_the_standard_library_alone() -> None:
@@ -161,15 +165,7 @@ def test_what_launch_files_import_of_ours_needs_the_standard_library_alone() -> 
     }
     assert modules == {f"{NAME}.output_profiles"}
     # -S: without site-packages.
-    result = subprocess.run(
-        [sys.executable, "-S", "-c", f"import {', '.join(modules)}"],
-        cwd=ROOT,
-        env={},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    output_of([sys.executable, "-S", "-c", f"import {', '.join(modules)}"], ROOT, {})
 
 
 # --- Build
@@ -189,8 +185,7 @@ def test_colcon_builds_and_installs(tmp_path: Path, options: list[str]) -> None:
     # Which `ros2 launch examples/...` leaves behind.
     (source / "examples/__pycache__").mkdir()
     build = [sys.executable, "-m", "colcon", "build", *options]
-    result = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    output_of(build, tmp_path)
 
     prefix = tmp_path / "install" / NAME
     share = prefix / "share" / NAME
@@ -216,30 +211,14 @@ def test_colcon_builds_and_installs(tmp_path: Path, options: list[str]) -> None:
     packages = next(prefix.glob("lib/python*/site-packages"))
     folders = [packages, tmp_path / "build" / NAME] if options else [packages]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
-    result = subprocess.run(
-        [scripts / "depth_video", "--help"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    output_of([str(scripts / "depth_video"), "--help"], tmp_path, environment)
     where = (
         "import importlib.util, mono_depth_ros.model as model;"
         "assert importlib.util.find_spec('training') is None or 'build' in model.__file__;"
         "print(model.default_model())"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", where],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert Path(result.stdout.strip()).is_relative_to(tmp_path)
+    found = output_of([sys.executable, "-c", where], tmp_path, environment)
+    assert Path(found.strip()).is_relative_to(tmp_path)
 
 
 # --- Launch files, run by the real launch system with stand-ins for the executables
